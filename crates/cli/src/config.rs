@@ -1,0 +1,307 @@
+//! `ward.toml`: one file, every key documented in one table, every problem reported at once with its line.
+
+mod keys;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use keys::{KEYS, Key, Kind};
+
+/// All settings of one host, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    values: BTreeMap<&'static str, Value>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+    List(Vec<String>),
+}
+
+/// One thing wrong with a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Problem {
+    /// Counted from 1.
+    pub(crate) line: usize,
+    /// What is wrong and what to do.
+    pub(crate) message: String,
+}
+
+impl Config {
+    /// Reads `path`, or gives the defaults if `path` is `None`.
+    ///
+    /// Fails with every problem of the file, each on a line of its own.
+    pub(crate) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::defaults()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| anyhow::anyhow!("cannot read `{}`: {error}", path.display()))?;
+        Self::parse(&text).map_err(|problems| {
+            let lines: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("  {}:{}: {}", path.display(), problem.line, problem.message))
+                .collect();
+            anyhow::anyhow!(
+                "{} problem{} in the configuration; nothing was started:\n{}",
+                lines.len(),
+                if lines.len() == 1 { "" } else { "s" },
+                lines.join("\n")
+            )
+        })
+    }
+
+    /// What holds when no file says otherwise.
+    pub(crate) fn defaults() -> Self {
+        Self { values: KEYS.iter().map(|key| (key.path, key.kind.default())).collect() }
+    }
+
+    /// Checks a whole file.
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let line_at = |offset: usize| text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1;
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let mut problems: Vec<Problem> = errors
+            .iter()
+            .map(|error| Problem {
+                line: error.span().map_or(1, |span| line_at(span.start)),
+                message: error.message().to_owned(),
+            })
+            .collect();
+        let mut config = Self::defaults();
+        for (section, body) in table.get_ref() {
+            let name = section.get_ref();
+            let DeValue::Table(entries) = body.get_ref() else {
+                problems.push(Problem {
+                    line: line_at(section.span().start),
+                    message: format!("`{name}` stands outside any section; settings belong under a [section]"),
+                });
+                continue;
+            };
+            for (key, value) in entries {
+                let line = line_at(key.span().start);
+                let path = format!("{name}.{}", key.get_ref());
+                match KEYS.iter().find(|known| known.path == path) {
+                    None => problems.push(Problem { line, message: unknown(&path) }),
+                    Some(known) => match known.kind.read(value) {
+                        Ok(value) => {
+                            config.values.insert(known.path, value);
+                        }
+                        Err(message) => {
+                            problems.push(Problem { line, message: format!("`{path}` {message}") });
+                        }
+                    },
+                }
+            }
+        }
+        if config.certificate().is_some() != config.private_key().is_some() {
+            problems.push(Problem {
+                line: 1,
+                message: "`listener.certificate` and `listener.private_key` must be set together".to_owned(),
+            });
+        }
+        problems.sort();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.text("listener.address").parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 8443)))
+    }
+
+    pub(crate) fn hosts(&self) -> &[String] {
+        self.list("listener.hosts")
+    }
+
+    pub(crate) fn certificate(&self) -> Option<PathBuf> {
+        self.path("listener.certificate")
+    }
+
+    pub(crate) fn private_key(&self) -> Option<PathBuf> {
+        self.path("listener.private_key")
+    }
+
+    pub(crate) fn data_directory(&self) -> PathBuf {
+        PathBuf::from(self.text("data.directory"))
+    }
+
+    pub(crate) fn tenant(&self) -> &str {
+        self.text("data.tenant")
+    }
+
+    /// `name` is one of the numeric keys of the table.
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        match self.values.get(name) {
+            Some(Value::Number(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    /// `name` is one of the yes-or-no keys of the table.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        matches!(self.values.get(name), Some(Value::Flag(true)))
+    }
+
+    fn text(&self, name: &str) -> &str {
+        match self.values.get(name) {
+            Some(Value::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    fn list(&self, name: &str) -> &[String] {
+        match self.values.get(name) {
+            Some(Value::List(list)) => list,
+            _ => &[],
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    /// Replaces what the command line may say in place of the file.
+    pub(crate) fn with_command_line(mut self, data: Option<&Path>, listen: Option<SocketAddr>) -> Self {
+        if let Some(data) = data {
+            self.values.insert("data.directory", Value::Text(data.display().to_string()));
+        }
+        if let Some(listen) = listen {
+            self.values.insert("listener.address", Value::Text(listen.to_string()));
+        }
+        self
+    }
+}
+
+fn unknown(path: &str) -> String {
+    let nearest = KEYS.iter().min_by_key(|key| distance(key.path, path));
+    match nearest {
+        Some(key) if distance(key.path, path) <= 4 => {
+            format!("`{path}` is not a setting; did you mean `{}`?", key.path)
+        }
+        _ => format!("`{path}` is not a setting; ward.example.toml lists them all"),
+    }
+}
+
+/// Levenshtein distance, for suggestions.
+fn distance(left: &str, right: &str) -> usize {
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
+    for (row, from) in left.bytes().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, to) in right.bytes().enumerate() {
+            let change = previous.get(column).map_or(0, |cost| cost + usize::from(from != to));
+            let delete = previous.get(column + 1).map_or(0, |cost| cost + 1);
+            let insert = current.last().map_or(0, |cost| cost + 1);
+            current.push(change.min(delete).min(insert));
+        }
+        previous = current;
+    }
+    previous.last().copied().unwrap_or(0)
+}
+
+impl Kind {
+    fn default(self) -> Value {
+        match self {
+            Self::Text { default } | Self::Address { default } => Value::Text(default.to_owned()),
+            Self::Number { default, .. } => Value::Number(default),
+            Self::Flag { default } => Value::Flag(default),
+            Self::List { default } => Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
+        }
+    }
+
+    fn read(self, value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
+        match (self, value.get_ref()) {
+            (Self::Text { .. }, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
+            (Self::Text { .. }, _) => Err("must be text in quotes".to_owned()),
+            (Self::Address { default }, DeValue::String(text)) => text
+                .parse::<SocketAddr>()
+                .map(|address| Value::Text(address.to_string()))
+                .map_err(|_| format!("must be an address and port such as \"{default}\"")),
+            (Self::Address { default }, _) => {
+                Err(format!("must be an address and port in quotes, such as \"{default}\""))
+            }
+            (Self::Flag { .. }, DeValue::Boolean(flag)) => Ok(Value::Flag(*flag)),
+            (Self::Flag { .. }, _) => Err("must be true or false".to_owned()),
+            (Self::Number { minimum, maximum, .. }, DeValue::Integer(number)) => {
+                u64::from_str_radix(number.as_str(), number.radix())
+                    .ok()
+                    .filter(|number| (minimum..=maximum).contains(number))
+                    .map(Value::Number)
+                    .ok_or_else(|| format!("must be a whole number from {minimum} to {maximum}"))
+            }
+            (Self::Number { minimum, maximum, .. }, _) => {
+                Err(format!("must be a whole number from {minimum} to {maximum}"))
+            }
+            (Self::List { .. }, DeValue::Array(items)) => items
+                .iter()
+                .map(|item| match item.get_ref() {
+                    DeValue::String(text) if !text.is_empty() => Ok(text.to_string()),
+                    _ => Err("must be a list of texts, such as [\"localhost\"]".to_owned()),
+                })
+                .collect::<Result<Vec<_>, _>>()
+                .and_then(|list| if list.is_empty() { Err("must not be empty".to_owned()) } else { Ok(Value::List(list)) }),
+            (Self::List { .. }, _) => Err("must be a list of texts, such as [\"localhost\"]".to_owned()),
+        }
+    }
+}
+
+/// The text of `ward.example.toml`, made from the table of settings.
+pub(crate) fn example() -> String {
+    let mut text = String::from(
+        "# Every setting of Ward with its default. Copy the lines you want to change into `ward.toml`.\n\
+         # Secrets never stand here: the passphrase is asked for, or read from a file or file descriptor.\n",
+    );
+    let mut section = "";
+    for Key { path, kind, about } in KEYS {
+        let (group, name) = path.split_once('.').unwrap_or(("", path));
+        if group != section {
+            text.push_str(&format!("\n[{group}]\n"));
+            section = group;
+        }
+        for line in about.lines() {
+            text.push_str(&format!("# {line}\n"));
+        }
+        let value = match kind.default() {
+            Value::Text(text) => format!("{text:?}"),
+            Value::Number(number) => number.to_string(),
+            Value::Flag(flag) => flag.to_string(),
+            Value::List(list) => format!("{list:?}"),
+        };
+        text.push_str(&format!("{name} = {value}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_is_complete_and_equals_the_defaults() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ward.example.toml");
+        let kept = std::fs::read_to_string(path).unwrap();
+        assert_eq!(kept, example(), "run `cargo run -- config > ward.example.toml`");
+        assert_eq!(Config::parse(&kept).unwrap().values, Config::defaults().values);
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_line() {
+        let problems = Config::parse(
+            "[listener]\naddress = 5\nhots = [\"a\"]\n\n[web]\ninstances = 0\n[app]\naccept_client_ids = \"yes\"\n",
+        )
+        .unwrap_err();
+        let shown: Vec<String> =
+            problems.iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect();
+        expect_test::expect![[r#"
+            [
+                "2: `listener.address` must be an address and port in quotes, such as \"127.0.0.1:8443\"",
+                "3: `listener.hots` is not a setting; did you mean `listener.hosts`?",
+                "6: `web.instances` must be a whole number from 1 to 16",
+                "8: `app.accept_client_ids` must be true or false",
+            ]
+        "#]]
+        .assert_debug_eq(&shown);
+    }
+}

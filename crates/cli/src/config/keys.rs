@@ -1,0 +1,147 @@
+//! The table of settings: from it come parsing, defaults, bounds and `ward.example.toml`.
+
+/// One setting.
+pub(super) struct Key {
+    /// `section.name`.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    /// What it does, for the example file.
+    pub(super) about: &'static str,
+}
+
+/// What a setting's value looks like, with its default and its bounds.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text { default: &'static str },
+    Address { default: &'static str },
+    Number { default: u64, minimum: u64, maximum: u64 },
+    Flag { default: bool },
+    List { default: &'static [&'static str] },
+}
+
+const fn number(default: u64, minimum: u64, maximum: u64) -> Kind {
+    Kind::Number { default, minimum, maximum }
+}
+
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        path: "listener.address",
+        kind: Kind::Address { default: "127.0.0.1:8443" },
+        about: "Where the public HTTPS listener waits. There is no plaintext port.",
+    },
+    Key {
+        path: "listener.hosts",
+        kind: Kind::List { default: &["localhost", "127.0.0.1"] },
+        about: "Host names under which the stack is reached; requests for any other are refused.\nThe first one stands in links. Host names must not carry PHI.",
+    },
+    Key {
+        path: "listener.certificate",
+        kind: Kind::Text { default: "" },
+        about: "PEM file with the public certificate chain. Empty: one is issued by a private authority,\nwhose root certificate is `listener-authority.pem` in the data directory.",
+    },
+    Key {
+        path: "listener.private_key",
+        kind: Kind::Text { default: "" },
+        about: "PEM file (PKCS#8) with the private key of that certificate, readable by its owner only.",
+    },
+    Key {
+        path: "data.directory",
+        kind: Kind::Text { default: "ward-data" },
+        about: "Where everything is kept: the keystore, the encrypted database, the audit log, the logs.",
+    },
+    Key {
+        path: "data.tenant",
+        kind: Kind::Text { default: "main" },
+        about: "The name of the organisation's key space. Bound into every ciphertext: it cannot be changed later.",
+    },
+    Key {
+        path: "web.instances",
+        kind: number(2, 1, 16),
+        about: "Processes of the web tier.",
+    },
+    Key {
+        path: "app.accept_client_ids",
+        kind: Kind::Flag { default: false },
+        about: "Accept ids made by API clients (update-as-create). `ward import` keeps ids in any case.",
+    },
+    Key {
+        path: "app.allow_phi_in_urls",
+        kind: Kind::Flag { default: false },
+        about: "Compatibility: accept searches by GET whose parameters identify people or tell of their health.\nSuch URLs end up in histories and logs of browsers, proxies and clients. Leave it off unless a client cannot POST.",
+    },
+    Key {
+        path: "app.cached_data_keys",
+        kind: number(10_000, 10, 1_000_000),
+        about: "How many patients' unwrapped data keys are held in memory at most.",
+    },
+    Key {
+        path: "session.idle_minutes",
+        kind: number(15, 1, 60),
+        about: "Minutes without a request after which a person is signed out (45 CFR 164.312(a)(2)(iii)).",
+    },
+    Key {
+        path: "session.absolute_hours",
+        kind: number(12, 1, 24),
+        about: "Hours after which a person must sign in again in any case.",
+    },
+    Key {
+        path: "limits.body_megabytes",
+        kind: number(64, 1, 1024),
+        about: "The largest request body that is accepted.",
+    },
+    Key {
+        path: "limits.header_kilobytes",
+        kind: number(32, 4, 256),
+        about: "The largest request head that is accepted.",
+    },
+    Key {
+        path: "limits.body_seconds",
+        kind: number(30, 1, 600),
+        about: "Seconds a client may pause while it sends a body before the request is ended.",
+    },
+    Key {
+        path: "limits.header_seconds",
+        kind: number(10, 1, 120),
+        about: "Seconds a client has to send a whole request head.",
+    },
+    Key {
+        path: "limits.connections",
+        kind: number(4096, 16, 65_536),
+        about: "Open connections at most, a listener.",
+    },
+    Key {
+        path: "limits.json_depth",
+        kind: number(64, 16, 120),
+        about: "How deep JSON may be nested.",
+    },
+    Key {
+        path: "limits.bundle_entries",
+        kind: number(5_000, 1, 100_000),
+        about: "Entries of one transaction or batch at most.",
+    },
+    Key {
+        path: "limits.page_size",
+        kind: number(1_000, 1, 10_000),
+        about: "Entries of one page of search results at most.",
+    },
+    Key {
+        path: "health.interval_milliseconds",
+        kind: number(1_000, 100, 60_000),
+        about: "Pause between two health checks of a target.",
+    },
+    Key {
+        path: "health.timeout_milliseconds",
+        kind: number(2_000, 100, 60_000),
+        about: "How long a target may take to answer a health check.",
+    },
+    Key {
+        path: "certificates.lifetime_minutes",
+        kind: number(1_440, 2, 43_200),
+        about: "How long an instance's certificate is valid. A new key and certificate come at half of that, while running.",
+    },
+    Key {
+        path: "audit.origin",
+        kind: Kind::Text { default: "ward.local/audit/app-1" },
+        about: "The name of the audit log in its signed checkpoints (C2SP tlog-checkpoint).",
+    },
+];

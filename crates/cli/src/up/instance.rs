@@ -1,0 +1,92 @@
+//! One child process: started, spoken to over its standard input, heard on its standard output.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::sync::mpsc;
+use ward_base::{InstanceId, Tier};
+use ward_transport::control::{Report, Update};
+
+/// Something a child did.
+pub(super) enum Event {
+    /// It said something on its standard output.
+    Said(InstanceId, Report),
+    /// It ended, with its exit status in words.
+    Ended(InstanceId, String),
+}
+
+/// The supervisor's hold on a running child. Dropped, it closes the child's standard input, which drains it.
+pub(super) struct Child {
+    pub(super) process: u32,
+    input: mpsc::UnboundedSender<String>,
+}
+
+impl Child {
+    /// Starts this very program as `ward tier <tier>` and hands it `bootstrap` on its standard input, the only
+    /// place where its secrets ever stand.
+    pub(super) fn start(
+        instance: InstanceId,
+        bootstrap: String,
+        logs: &Path,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> anyhow::Result<Self> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(logs.join(format!("{instance}.jsonl")))?;
+        let program = match instance.tier {
+            Tier::PublicEdge | Tier::InternalEdge => "edge",
+            Tier::Web => "web",
+            Tier::App => "app",
+            Tier::Supervisor => anyhow::bail!("the supervisor does not start itself"),
+        };
+        let mut child = tokio::process::Command::new(std::env::current_exe()?)
+            .args(["tier", program])
+            .env_clear()
+            .current_dir(logs)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(log))
+            // A Ctrl-C at the terminal is for the supervisor, which then drains its children in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {instance}"))?;
+        let process = child.id().context("the child has no process id")?;
+        let mut stdin = child.stdin.take().context("no standard input")?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let (input, mut lines) = mpsc::unbounded_channel::<String>();
+        tokio::spawn(async move {
+            let mut next = Some(bootstrap);
+            while let Some(mut line) = next {
+                line.push('\n');
+                // A child that is gone is reported by its exit, not here.
+                if stdin.write_all(line.as_bytes()).await.is_err() || stdin.flush().await.is_err() {
+                    return;
+                }
+                zeroize::Zeroize::zeroize(&mut line);
+                next = lines.recv().await;
+            }
+        });
+        tokio::spawn(async move {
+            let mut reports = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = reports.next_line().await {
+                if let Ok(report) = serde_json::from_str::<Report>(&line) {
+                    let _ = events.send(Event::Said(instance, report));
+                }
+            }
+            let ended = match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let _ = events.send(Event::Ended(instance, ended));
+        });
+        Ok(Self { process, input })
+    }
+
+    /// Sends an update; a child that is gone ignores it.
+    pub(super) fn send(&self, update: &Update) {
+        if let Ok(line) = serde_json::to_string(update) {
+            let _ = self.input.send(line);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `ward up`: starts every tier as a process of its own, keeps them running, and shows how they are.
+
+mod instance;
+mod plan;
+mod supervisor;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::client::Endpoint;
+use crate::config::Config;
+use crate::custody::{self, Custody};
+use crate::operator::{Operator, OperatorKey};
+use crate::output::{self, Format};
+use crate::passphrase::{self, PassphraseSource};
+
+/// Brings the whole stack up on this host.
+///
+/// One process per tier instance, each with a certificate and secrets of its own; Ctrl-C stops them cleanly.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Up {
+    /// Make a passphrase file and load made-up patients. Not for real patients.
+    #[arg(long)]
+    demo: bool,
+    /// How many made-up patients `--demo` loads at the first start.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "demo")]
+    demo_patients: u64,
+}
+
+const DEMO_WARNING: &str = "\
+┌──────────────────────────────────────────────────────────────────────────────┐
+│ DEMO: the keystore's passphrase lies in a file beside the data.              │
+│ Every protection is on, but whoever copies this directory can open it.       │
+│ DO NOT PUT REAL PATIENTS IN IT.                                              │
+└──────────────────────────────────────────────────────────────────────────────┘";
+
+impl Up {
+    pub(crate) async fn run(
+        self,
+        config: Config,
+        source: &PassphraseSource,
+        format: Format,
+    ) -> anyhow::Result<()> {
+        let data = config.data_directory();
+        custody::make_private_directory(&data)?;
+        let data = data.canonicalize()?;
+        let _lock = lock(&data)?;
+        if self.demo {
+            output::note(DEMO_WARNING);
+            passphrase::make_demo_file(&data)?;
+        }
+        let custody = Custody::open_or_create(&data, source)?;
+        let operator = OperatorKey::open_or_create(&custody)?;
+        let plan = plan::Plan::new(&config, &data, &custody, operator.jwks())?;
+        let endpoint = Endpoint::new(plan.address(), plan.host(), plan.trust())?;
+        let demo_patients = self.demo.then_some(self.demo_patients);
+        let welcome = async move {
+            let mut operator = Operator::sign_in(&endpoint, operator).await?;
+            let link = first_administrator(&mut operator, &endpoint.origin()).await?;
+            if let Some(count) = demo_patients {
+                load_demo(&mut operator, count, format).await?;
+            }
+            Ok::<_, anyhow::Error>((endpoint.origin(), link))
+        };
+        supervisor::run(plan, welcome, format).await
+    }
+}
+
+/// One supervisor a data directory.
+fn lock(data: &Path) -> anyhow::Result<std::fs::File> {
+    let path = data.join("lock");
+    let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| anyhow::anyhow!("another `ward up` runs on `{}`; stop it first", data.display()))?;
+    Ok(file)
+}
+
+/// Makes the first administrator if there is no user yet, and gives the one-time link while they have not enrolled.
+async fn first_administrator(operator: &mut Operator, origin: &str) -> anyhow::Result<Option<String>> {
+    let answer = operator.call("GET", "/ward/users", &Value::Null).await.context("cannot list users")?;
+    let users = answer.get("users").and_then(Value::as_array).cloned().unwrap_or_default();
+    let enrolled = |user: &Value| user.get("enrolled").and_then(Value::as_bool) == Some(true);
+    if users.iter().any(enrolled) {
+        return Ok(None);
+    }
+    let request = json!({
+        "username": "admin", "display_name": "First administrator", "roles": ["administrator", "clinician"],
+    });
+    let answer = operator.call("POST", "/ward/users", &request).await.context("cannot make the administrator")?;
+    let token = answer.get("enrolment_token").and_then(Value::as_str).context("no enrolment token given")?;
+    Ok(Some(format!("{origin}/enrol/{token}")))
+}
+
+/// Loads made-up patients into an empty store.
+async fn load_demo(operator: &mut Operator, count: u64, format: Format) -> anyhow::Result<()> {
+    let lines: Vec<String> =
+        crate::population::people(20_261, count).map(|resource| resource.to_string()).collect();
+    let total = lines.len() as u64;
+    let bar = crate::import::progress_bar(total, format);
+    bar.set_message("demo patients");
+    let mut summary = crate::import::Summary::default();
+    for chunk in lines.chunks(500) {
+        crate::import::send(operator, chunk, false, &mut summary, |_| "demo".to_owned()).await?;
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    anyhow::ensure!(summary.rejections.is_empty(), "the demo patients were refused: {:?}", summary.rejections.first());
+    Ok(())
+}
+
+/// Where the running stack's state stands for other commands.
+pub(crate) fn status_file(data: &Path) -> PathBuf {
+    data.join("status.json")
+}

@@ -1,0 +1,315 @@
+//! Which instances there are, who may call whom, and the identity of each. Pure but for reading and sealing the
+//! authorities' keys: the supervisor carries out what stands here.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::Value;
+use ward_base::{InstanceId, Secret, SystemClock, SystemRandom, Tier};
+use ward_transport::control::{Bootstrap, Target, Update};
+use ward_transport::{CertificateAuthority, IdentityMaterial, SpkiPin};
+
+use crate::config::Config;
+use crate::custody::{self, Custody};
+
+/// The name of the public certificate's key pair in reports.
+const EDGE: InstanceId = InstanceId { tier: Tier::PublicEdge, number: 1 };
+const INTERNAL: InstanceId = InstanceId { tier: Tier::InternalEdge, number: 1 };
+const APP: InstanceId = InstanceId { tier: Tier::App, number: 1 };
+
+/// The whole stack on paper.
+pub(super) struct Plan {
+    config: Config,
+    data: PathBuf,
+    authority: CertificateAuthority,
+    listener_authority: Option<CertificateAuthority>,
+    listener: IdentityMaterial,
+    trust: PathBuf,
+    members: BTreeMap<InstanceId, Member>,
+    root: Secret,
+    sticky_key: Secret,
+    handle_key: Secret,
+    operator_jwks: Value,
+    started: std::time::Instant,
+}
+
+struct Member {
+    address: SocketAddr,
+    identity: IdentityMaterial,
+    /// The key it had before, still accepted until the new one is in use everywhere.
+    retiring: Option<SpkiPin>,
+}
+
+impl Plan {
+    /// Lays out the stack of `config`: opens or makes the authorities, chooses free loopback ports, issues the
+    /// first certificates.
+    pub(super) fn new(config: &Config, data: &Path, custody: &Custody, operator_jwks: Value) -> anyhow::Result<Self> {
+        let authority = open_authority(custody, "authority.json", "Ward internal authority")?;
+        let lifetime = lifetime_seconds(config);
+        let (listener_authority, listener, trust) = listener(config, data, custody)?;
+        let instances = std::iter::once(EDGE)
+            .chain((1..=config.number("web.instances")).map(|number| InstanceId {
+                tier: Tier::Web,
+                number: u16::try_from(number).unwrap_or(1),
+            }))
+            .chain([INTERNAL, APP]);
+        let mut members = BTreeMap::new();
+        let mut held = Vec::new();
+        for instance in instances {
+            let address = if instance == EDGE {
+                config.address()
+            } else {
+                // Held until all are chosen, so that no port is given twice.
+                let socket = TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
+                let address = socket.local_addr()?;
+                held.push(socket);
+                address
+            };
+            let identity = issue(&authority, instance, lifetime)?;
+            members.insert(instance, Member { address, identity, retiring: None });
+        }
+        Ok(Self {
+            config: config.clone(),
+            data: data.to_owned(),
+            authority,
+            listener_authority,
+            listener,
+            trust,
+            members,
+            root: custody.root(),
+            sticky_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
+            handle_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
+            operator_jwks,
+            started: std::time::Instant::now(),
+        })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.config.address()
+    }
+
+    pub(super) fn host(&self) -> &str {
+        self.config.hosts().first().map_or("localhost", String::as_str)
+    }
+
+    /// PEM file with the certificates that the public listener's chain leads to.
+    pub(super) fn trust(&self) -> &Path {
+        &self.trust
+    }
+
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Everyone with their address, back ends first: the order to start in.
+    pub(super) fn members(&self) -> Vec<(InstanceId, SocketAddr)> {
+        let mut members: Vec<_> = self.members.iter().map(|(instance, member)| (*instance, member.address)).collect();
+        members.sort_by_key(|(instance, _)| std::cmp::Reverse(*instance));
+        members
+    }
+
+    /// The tier whose instances alone may call `tier`.
+    const fn caller(tier: Tier) -> Option<Tier> {
+        match tier {
+            Tier::App => Some(Tier::InternalEdge),
+            Tier::InternalEdge => Some(Tier::Web),
+            Tier::Web => Some(Tier::PublicEdge),
+            Tier::PublicEdge | Tier::Supervisor => None,
+        }
+    }
+
+    /// The tier that `tier` alone may call, and the name of that target group.
+    const fn callee(tier: Tier) -> Option<(Tier, &'static str)> {
+        match tier {
+            Tier::PublicEdge => Some((Tier::Web, "web")),
+            Tier::Web => Some((Tier::InternalEdge, "internal-edge")),
+            Tier::InternalEdge => Some((Tier::App, "app")),
+            Tier::App | Tier::Supervisor => None,
+        }
+    }
+
+    fn pins(&self, tier: Tier) -> Vec<SpkiPin> {
+        self.of(tier).flat_map(|(_, member)| member.pins()).collect()
+    }
+
+    fn targets(&self, tier: Tier) -> Vec<Target> {
+        self.of(tier)
+            .map(|(instance, member)| Target { instance, address: member.address, pins: member.pins() })
+            .collect()
+    }
+
+    fn of(&self, tier: Tier) -> impl Iterator<Item = (InstanceId, &Member)> {
+        self.members.iter().filter(move |(instance, _)| instance.tier == tier).map(|(instance, member)| (*instance, member))
+    }
+
+    /// What `instance` must know of the others now: who may call it, and whom it calls.
+    pub(super) fn policy(&self, instance: InstanceId) -> Vec<Update> {
+        let mut updates = Vec::new();
+        if let Some(caller) = Self::caller(instance.tier) {
+            updates.push(Update::Clients(self.pins(caller)));
+        }
+        if let Some((callee, group)) = Self::callee(instance.tier) {
+            updates.push(Update::Targets { group: group.to_owned(), targets: self.targets(callee) });
+        }
+        updates
+    }
+
+    /// The first line for a new process of `instance`: its identity, its peers and no secret it does not need.
+    pub(super) fn bootstrap(&self, instance: InstanceId) -> anyhow::Result<String> {
+        let member = self.members.get(&instance).context("no such instance")?;
+        let clients = Self::caller(instance.tier).map(|tier| self.pins(tier)).unwrap_or_default();
+        let line = match instance.tier {
+            Tier::PublicEdge | Tier::InternalEdge => {
+                serde_json::to_string(&self.fill(instance, member, clients, self.edge(instance.tier)))
+            }
+            Tier::Web => serde_json::to_string(&self.fill(instance, member, clients, self.web())),
+            Tier::App => serde_json::to_string(&self.fill(instance, member, clients, self.app())),
+            Tier::Supervisor => anyhow::bail!("the supervisor is not started by itself"),
+        };
+        Ok(line?)
+    }
+
+    fn fill<C>(&self, instance: InstanceId, member: &Member, clients: Vec<SpkiPin>, config: C) -> Bootstrap<C> {
+        Bootstrap {
+            instance,
+            identity: member.identity.clone(),
+            authority_pem: self.authority.certificate_pem().to_owned(),
+            listen: member.address,
+            clients,
+            config,
+        }
+    }
+
+    fn edge(&self, tier: Tier) -> ward_edge::EdgeConfig {
+        let public = tier == Tier::PublicEdge;
+        let (callee, group) = Self::callee(tier).unwrap_or((Tier::App, "app"));
+        let config = &self.config;
+        ward_edge::EdgeConfig {
+            public,
+            listener_certificate: public.then(|| self.listener.clone()),
+            group: ward_edge::TargetGroup {
+                name: group.to_owned(),
+                targets: self.targets(callee),
+                health: ward_edge::HealthCheck {
+                    path: "/healthz".to_owned(),
+                    interval_ms: config.number("health.interval_milliseconds"),
+                    timeout_ms: config.number("health.timeout_milliseconds"),
+                    ..Default::default()
+                },
+            },
+            sticky: public.then(|| hex(&self.sticky_key)),
+            limits: ward_edge::EdgeLimits::default(),
+            public_hosts: if public { self.public_hosts() } else { Vec::new() },
+        }
+    }
+
+    /// Every host name with and without the port.
+    fn public_hosts(&self) -> Vec<String> {
+        let port = self.config.address().port();
+        self.config.hosts().iter().flat_map(|host| [host.clone(), format!("{host}:{port}")]).collect()
+    }
+
+    fn public_origin(&self) -> String {
+        crate::client::origin(self.host(), self.config.address().port())
+    }
+
+    /// A new key and certificate for `instance`, its old key kept among the accepted ones. The certificate is
+    /// to be sent only after everyone knows the new key.
+    pub(super) fn rotate(&mut self, instance: InstanceId) -> anyhow::Result<Update> {
+        let identity = issue(&self.authority, instance, lifetime_seconds(&self.config))?;
+        let member = self.members.get_mut(&instance).context("no such instance")?;
+        member.retiring = Some(member.identity.pin()?);
+        member.identity = identity.clone();
+        Ok(Update::Identity(identity))
+    }
+
+    /// Forgets the key that `instance` had before its rotation.
+    pub(super) fn retire(&mut self, instance: InstanceId) {
+        if let Some(member) = self.members.get_mut(&instance) {
+            member.retiring = None;
+        }
+    }
+
+    /// A new certificate for the public listener; none if an outside one is configured.
+    pub(super) fn rotate_listener(&mut self) -> anyhow::Result<Option<Update>> {
+        let Some(authority) = &self.listener_authority else { return Ok(None) };
+        self.listener = authority.issue_listener(self.config.hosts(), lifetime_seconds(&self.config))?;
+        Ok(Some(Update::ListenerCertificate(self.listener.clone())))
+    }
+
+    /// How long an identity is used: half of its certificate's life.
+    pub(super) fn rotation_interval(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(lifetime_seconds(&self.config).unsigned_abs() / 2)
+    }
+
+    /// Since when this plan holds.
+    pub(super) fn age(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Member {
+    fn pins(&self) -> Vec<SpkiPin> {
+        self.identity.pin().into_iter().chain(self.retiring).collect()
+    }
+}
+
+fn lifetime_seconds(config: &Config) -> i64 {
+    i64::try_from(config.number("certificates.lifetime_minutes")).unwrap_or(1440) * 60
+}
+
+fn hex(secret: &Secret) -> String {
+    secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Plan {
+    fn web(&self) -> ward_web::WebConfig {
+        ward_web::WebConfig {
+            public_origin: self.public_origin(),
+            upstream: self.targets(Tier::InternalEdge),
+            handle_key: hex(&self.handle_key),
+            idle_seconds: self.config.number("session.idle_minutes") * 60,
+        }
+    }
+
+    fn app(&self) -> ward_app::AppConfig {
+        todo!()
+    }
+}
+
+/// A private authority whose key is sealed in the data directory.
+fn open_authority(custody: &Custody, file: &str, name: &str) -> anyhow::Result<CertificateAuthority> {
+    if let Some(kept) = custody.load(file)? {
+        return Ok(CertificateAuthority::from_pem(&kept)?);
+    }
+    let authority = CertificateAuthority::create(name, SystemClock.now())?;
+    custody.save(file, &authority.to_pem())?;
+    Ok(authority)
+}
+
+fn issue(authority: &CertificateAuthority, instance: InstanceId, lifetime: i64) -> anyhow::Result<IdentityMaterial> {
+    authority.issue(instance, lifetime).with_context(|| format!("cannot issue a certificate for {instance}"))
+}
+
+/// The public listener's certificate: the configured one, or one of a private authority of its own (apart from
+/// the internal one, so that whoever trusts it in a browser trusts nothing inside).
+fn listener(
+    config: &Config,
+    data: &Path,
+    custody: &Custody,
+) -> anyhow::Result<(Option<CertificateAuthority>, IdentityMaterial, PathBuf)> {
+    if let (Some(certificate), Some(key)) = (config.certificate(), config.private_key()) {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
+        };
+        let identity = IdentityMaterial { certificate_pem: read(&certificate)?, private_key_pem: read(&key)?.into() };
+        return Ok((None, identity, certificate));
+    }
+    let authority = open_authority(custody, "listener-authority.json", "Ward listener authority")?;
+    let trust = data.join("listener-authority.pem");
+    std::fs::write(&trust, authority.certificate_pem())?;
+    let identity = authority.issue_listener(config.hosts(), lifetime_seconds(config))?;
+    Ok((Some(authority), identity, trust))
+}
