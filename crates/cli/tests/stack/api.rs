@@ -1,0 +1,326 @@
+//! The FHIR API over the public listener: what it does, and how it refuses.
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use ward_testkit::{Answer, Https, ServiceAccount, Stack, StackOptions};
+
+use crate::{empty_stack, stack};
+
+fn issue(answer: &Answer) -> String {
+    let outcome = answer.json();
+    assert_eq!(outcome["resourceType"], "OperationOutcome", "{} {}", answer.status, answer.text());
+    let diagnostics = outcome["issue"][0]["diagnostics"].as_str().unwrap_or_default();
+    assert!(!diagnostics.is_empty(), "an outcome without words: {outcome}");
+    outcome["issue"][0]["code"].as_str().unwrap().to_owned()
+}
+
+fn create(client: &Https, resource: &Value) -> (String, Answer) {
+    let kind = resource["resourceType"].as_str().unwrap();
+    let answer = client.post(&format!("/fhir/R4/{kind}"), resource);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    (answer.json()["id"].as_str().unwrap().to_owned(), answer)
+}
+
+#[test]
+fn a_resource_lives_from_create_to_delete() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let (id, created) = create(&client, &json!({"resourceType": "Patient", "name": [{"family": "Lovelace"}]}));
+    assert_eq!(created.header("etag"), Some("W/\"1\""));
+    let location = created.header("location").unwrap();
+    assert!(location.ends_with(&format!("/fhir/R4/Patient/{id}/_history/1")), "{location}");
+
+    let path = format!("/fhir/R4/Patient/{id}");
+    let mut patient = client.get(&path).json();
+    patient["name"][0]["family"] = "King".into();
+    let updated = client.send(
+        "PUT",
+        &path,
+        &[("Content-Type", "application/fhir+json"), ("If-Match", "W/\"1\"")],
+        patient.to_string().as_bytes(),
+    );
+    assert_eq!((updated.status, updated.header("etag")), (200, Some("W/\"2\"")), "{}", updated.text());
+    let lost = client.send(
+        "PUT",
+        &path,
+        &[("Content-Type", "application/fhir+json"), ("If-Match", "W/\"1\"")],
+        patient.to_string().as_bytes(),
+    );
+    assert_eq!((lost.status, issue(&lost).as_str()), (412, "conflict"));
+    assert_eq!(client.get(&format!("{path}/_history/1")).json()["name"][0]["family"], "Lovelace");
+    assert_eq!(client.search("Patient", "family=king").json()["entry"].as_array().unwrap().len(), 1);
+    assert!(client.search("Patient", "family=lovelace").json()["entry"].as_array().is_none_or(Vec::is_empty));
+
+    assert!(matches!(client.send("DELETE", &path, &[], b"").status, 200 | 204));
+    assert_eq!(issue(&client.get(&path)), "deleted");
+    assert_eq!(client.get(&path).status, 410);
+    assert!(client.search("Patient", "family=king").json()["entry"].as_array().is_none_or(Vec::is_empty));
+    let history = client.get(&format!("{path}/_history")).json();
+    let versions: Vec<&str> =
+        history["entry"].as_array().unwrap().iter().map(|entry| entry["request"]["method"].as_str().unwrap()).collect();
+    assert_eq!(versions, ["DELETE", "PUT", "POST"]);
+    let all = client.get("/fhir/R4/Patient/_history").json();
+    assert_eq!(all["entry"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn searches_page_through_everything_once() {
+    let stack = stack(StackOptions { demo_patients: 30, ..Default::default() });
+    let client = stack.signed_in("system/*.rs");
+    let mut seen = std::collections::BTreeSet::new();
+    let mut page = client.search("Observation", "_count=37").json();
+    let mut pages = 1;
+    loop {
+        for entry in page["entry"].as_array().unwrap() {
+            assert!(seen.insert(entry["resource"]["id"].as_str().unwrap().to_owned()), "seen twice");
+        }
+        let next = page["link"].as_array().unwrap().iter().find(|link| link["relation"] == "next");
+        let Some(next) = next else { break };
+        let url = next["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned();
+        let answer = client.get(&url);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        page = answer.json();
+        pages += 1;
+        if pages == 3 {
+            // One bit of the sealed token changed: refused, with words.
+            let mut spoiled = url.clone().into_bytes();
+            let last = spoiled.len() - 3;
+            spoiled[last] = if spoiled[last] == b'A' { b'B' } else { b'A' };
+            let refused = client.get(&String::from_utf8(spoiled).unwrap());
+            assert_eq!(refused.status, 400);
+            issue(&refused);
+            // Another account cannot go on with it.
+            let other = stack.signed_in("system/*.rs").get(&url);
+            assert!(matches!(other.status, 400 | 403), "{}", other.status);
+        }
+    }
+    let total = client.search("Observation", "_summary=count").json()["total"].as_u64().unwrap();
+    assert_eq!(seen.len() as u64, total);
+    assert!(pages > 10);
+}
+
+#[test]
+fn patient_code_and_date_find_what_they_should() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let (patient, _) = create(&client, &json!({"resourceType": "Patient"}));
+    let (other, _) = create(&client, &json!({"resourceType": "Patient"}));
+    for (subject, code, day) in
+        [(&patient, "8867-4", "01"), (&patient, "8867-4", "20"), (&patient, "8310-5", "20"), (&other, "8867-4", "20")]
+    {
+        create(&client, &json!({
+            "resourceType": "Observation", "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+            "subject": {"reference": format!("Patient/{subject}")},
+            "effectiveDateTime": format!("2026-05-{day}T10:00:00Z"),
+            "valueQuantity": {"value": 70, "unit": "/min", "system": "http://unitsofmeasure.org", "code": "/min"},
+        }));
+    }
+    let count = |form: &str| {
+        let answer = client.search("Observation", form);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["entry"].as_array().map_or(0, Vec::len)
+    };
+    let code = "code=http%3A%2F%2Floinc.org%7C8867-4";
+    assert_eq!(count(&format!("patient={patient}&{code}&date=ge2026-05-10")), 1);
+    assert_eq!(count(&format!("subject=Patient/{patient}&{code}")), 2);
+    assert_eq!(count(&format!("patient={patient}&date=2026-05-20")), 2);
+    assert_eq!(count(&format!("{code}&date=lt2026-05-20&value-quantity=gt60")), 1);
+    assert_eq!(count("value-quantity=le69"), 0);
+    assert_eq!(count(&format!("patient={patient},{other}&code=8867-4,8310-5")), 4);
+    let unknown = client.search("Observation", "colour=blue");
+    assert_eq!(unknown.status, 400);
+    issue(&unknown);
+    let lenient = client.send(
+        "POST",
+        "/fhir/R4/Observation/_search",
+        &[("Content-Type", "application/x-www-form-urlencoded"), ("Prefer", "handling=lenient")],
+        format!("colour=blue&patient={patient}").as_bytes(),
+    );
+    assert_eq!(lenient.status, 200);
+    assert!(lenient.text().contains("OperationOutcome"), "what was ignored is reported");
+}
+
+#[test]
+fn no_phi_in_urls_unless_switched_on() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.rs");
+    for query in ["name=smith", "birthdate=1970-01-01", "identifier=1", "gender=male"] {
+        let answer = client.get(&format!("/fhir/R4/Patient?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        issue(&answer);
+        assert!(answer.text().contains("POST") && answer.text().contains("/Patient/_search"), "{}", answer.text());
+        assert!(!answer.text().contains("smith"));
+    }
+    assert_eq!(client.get("/fhir/R4/Patient?_count=5").status, 200);
+    let compatible = stack_with_phi_in_urls();
+    let client = compatible.signed_in("system/*.rs");
+    assert_eq!(client.get("/fhir/R4/Patient?name=smith").status, 200);
+}
+
+fn stack_with_phi_in_urls() -> Stack {
+    stack(StackOptions { configuration: "[app]\nallow_phi_in_urls = true\n".to_owned(), ..Default::default() })
+}
+
+#[test]
+fn a_transaction_is_all_or_nothing() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let entry = |resource: Value, url: &str| {
+        json!({"fullUrl": format!("urn:uuid:{url}"), "resource": resource, "request": {"method": "POST", "url": resource["resourceType"]}})
+    };
+    let patient_url = "0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0";
+    let observation = json!({
+        "resourceType": "Observation", "status": "final", "code": {"text": "pulse"},
+        "subject": {"reference": format!("urn:uuid:{patient_url}")},
+    });
+    let good = json!({"resourceType": "Bundle", "type": "transaction", "entry": [
+        entry(observation.clone(), "0c3151bd-1cbf-4d64-b04d-cd9187a4c6e1"),
+        entry(json!({"resourceType": "Patient", "name": [{"family": "Bundle"}]}), patient_url),
+    ]});
+    let answer = client.post("/fhir/R4", &good);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let locations: Vec<String> = answer.json()["entry"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["response"]["location"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(locations[0].contains("Observation/") && locations[1].contains("Patient/"), "in the order of the request");
+    let found = client.search("Observation", "_count=5").json();
+    let reference = found["entry"][0]["resource"]["subject"]["reference"].as_str().unwrap().to_owned();
+    assert!(locations[1].contains(&reference), "{reference} is not rewritten");
+
+    let mut bad = good.clone();
+    bad["entry"][0]["resource"]["status"] = "no-such-status".into();
+    let refused = client.post("/fhir/R4", &bad);
+    assert!(matches!(refused.status, 400 | 422), "{}", refused.status);
+    issue(&refused);
+    assert!(refused.text().contains("Bundle.entry[0]"), "{}", refused.text());
+    assert_eq!(client.search("Patient", "family=bundle").json()["entry"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn bad_input_gets_a_clear_error_and_changes_nothing() {
+    let stack = stack(StackOptions {
+        configuration: "[limits]\nbody_megabytes = 2\nheader_seconds = 2\nbody_seconds = 2\n".to_owned(),
+        ..Default::default()
+    });
+    let client = stack.signed_in("system/*.cruds");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let cases: Vec<(&str, Vec<u8>, u16)> = vec![
+        ("truncated JSON", b"{\"resourceType\":\"Patient\",\"active\":tr".to_vec(), 400),
+        ("wrong type", br#"{"resourceType":"Patient","active":"yes"}"#.to_vec(), 422),
+        ("deep nesting", deep.into_bytes(), 400),
+        ("duplicate keys", br#"{"resourceType":"Patient","active":true,"active":false}"#.to_vec(), 400),
+        ("invalid UTF-8", b"{\"resourceType\":\"Patient\",\"language\":\"\xff\"}".to_vec(), 400),
+        ("bad date", br#"{"resourceType":"Patient","birthDate":"2026-13-40"}"#.to_vec(), 422),
+        ("another type", br#"{"resourceType":"Observation"}"#.to_vec(), 400),
+        ("unknown element", br#"{"resourceType":"Patient","colour":"blue"}"#.to_vec(), 422),
+        ("no object", b"[]".to_vec(), 400),
+        ("nothing", Vec::new(), 400),
+    ];
+    for (what, body, status) in &cases {
+        let answer = client.send("POST", "/fhir/R4/Patient", &[("Content-Type", "application/fhir+json")], body);
+        issue(&answer);
+        let allowed = answer.status == *status || (matches!(*status, 400 | 422) && matches!(answer.status, 400 | 422));
+        assert!(allowed, "{what}: {} {}", answer.status, answer.text());
+    }
+    assert_eq!(client.get("/fhir/R4/Potato/1").status, 404);
+    issue(&client.get("/fhir/R4/Potato/1"));
+    assert_eq!(client.get("/fhir/R4/Patient/00000000-0000-4000-8000-000000000000").status, 404);
+    assert_eq!(client.send("PUT", "/fhir/R4/Patient", &[], b"{}").status, 405);
+    let xml = client.send("POST", "/fhir/R4/Patient", &[("Content-Type", "application/fhir+xml")], b"<Patient/>");
+    assert_eq!(xml.status, 415);
+    issue(&xml);
+
+    // A hundred megabytes, announced and sent: refused without being read to the end.
+    let mut stream = client.connect().unwrap();
+    let token = &client.headers[0].1;
+    let head = format!(
+        "POST /fhir/R4/Patient HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: {token}\r\nContent-Type: \
+         application/fhir+json\r\nContent-Length: 104857600\r\nConnection: close\r\n\r\n",
+        stack.address.port()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let block = vec![b' '; 1 << 16];
+    let mut sent = 0_usize;
+    while sent < 104_857_600 && stream.write_all(&block).is_ok() {
+        sent += block.len();
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let refused = String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 413") || sent < 104_857_600;
+    assert!(refused, "{sent} bytes were taken: {}", String::from_utf8_lossy(&answer));
+
+    // A slow client is let go.
+    for start in ["GET /fhir/R4/metadata HTTP/1.1\r\nHost: loc", "POST /fhir/R4/Patient HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"] {
+        let mut stream = client.connect().unwrap();
+        stream.write_all(start.as_bytes()).unwrap();
+        let started = Instant::now();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(started.elapsed() < Duration::from_secs(40), "a slow client held its connection");
+    }
+
+    assert!(client.search("Patient", "_count=1").json()["entry"].as_array().is_none_or(Vec::is_empty), "nothing stored");
+    assert!(stack.status()["instances"].as_array().unwrap().iter().all(|one| one["restarts"] == 0), "nobody died");
+    let logs = stack.logs();
+    assert!(!logs.contains("\"panic\""), "{logs}");
+}
+
+#[test]
+fn only_good_assertions_give_tokens_and_only_good_tokens_give_answers() {
+    let stack = empty_stack();
+    let https = stack.https();
+    assert_eq!(https.get("/fhir/R4/Patient/1").status, 401);
+    issue(&https.get("/fhir/R4/Patient/1"));
+    assert_eq!(https.get("/fhir/R4/metadata").status, 200);
+    let (client, account) = stack.add_client("system/Patient.rs");
+    let audience = format!("{}/oauth/token", stack.origin());
+    let ask = |assertion: &str| ServiceAccount::token_request(&https, assertion, "system/Patient.rs").status;
+
+    let good = account.assertion(&client, &audience, |_| ());
+    assert_eq!(ask(&good), 200);
+    assert!(matches!(ask(&good), 400 | 401), "a replayed assertion");
+    type Change = fn(&mut Value);
+    let spoiled: [(&str, Change); 5] = [
+        ("expired", |claims| claims["exp"] = 1_700_000_000.into()),
+        ("wrong audience", |claims| claims["aud"] = "https://elsewhere.example/token".into()),
+        ("too long a life", |claims| claims["exp"] = 4_000_000_000_u64.into()),
+        ("no jti", |claims| {
+            claims.as_object_mut().unwrap().shift_remove("jti");
+        }),
+        ("another subject", |claims| claims["sub"] = "somebody".into()),
+    ];
+    for (what, change) in spoiled {
+        assert!(matches!(ask(&account.assertion(&client, &audience, change)), 400 | 401), "{what}");
+    }
+    let stranger = ServiceAccount::default();
+    assert!(matches!(ask(&stranger.assertion(&client, &audience, |_| ())), 400 | 401), "another key");
+
+    let token = ServiceAccount::token_request(
+        &https,
+        &account.assertion(&client, &audience, |_| ()),
+        "system/Patient.rs",
+    );
+    let client = https.with_token(token.json()["access_token"].as_str().unwrap());
+    assert_eq!(client.search("Patient", "_count=1").status, 200);
+    assert_eq!(client.search("Observation", "_count=1").status, 403, "outside its scope");
+    assert_eq!(client.post("/fhir/R4/Patient", &json!({"resourceType": "Patient"})).status, 403);
+    assert_eq!(client.get("/ward/users").status, 403);
+    assert_eq!(client.send("POST", "/session/sign-in", &[], b"{}").status, 404, "not for outsiders");
+}
+
+#[test]
+fn the_capability_statement_tells_of_every_type() {
+    let stack = empty_stack();
+    let statement = stack.https().get("/fhir/R4/metadata").json();
+    assert_eq!(statement["resourceType"], "CapabilityStatement");
+    assert_eq!(statement["fhirVersion"], "4.0.1");
+    let resources = statement["rest"][0]["resource"].as_array().unwrap();
+    assert!(resources.len() >= 145, "{}", resources.len());
+    assert!(resources.iter().all(|resource| !resource["interaction"].as_array().unwrap().is_empty()));
+}

@@ -1,0 +1,106 @@
+//! The commands a person types, and the mistakes they make.
+
+use serde_json::Value;
+use ward_testkit::StackOptions;
+
+use crate::{empty_stack, stack};
+
+#[test]
+fn a_second_start_finds_everything_as_it_was() {
+    let mut stack = stack(StackOptions { demo_patients: 3, ..Default::default() });
+    assert!(stack.enrolment_link.is_some());
+    let before = stack.signed_in("system/*.rs").search("Patient", "_count=50").json();
+    assert_eq!(before["entry"].as_array().unwrap().len(), 3);
+    stack.stop();
+    stack.start_again();
+    let after = stack.signed_in("system/*.rs").search("Patient", "_count=50").json();
+    assert_eq!(after["entry"], before["entry"]);
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.toml");
+    std::fs::write(&path, "[web]\ninstances = 99\n[listener]\nadress = \"127.0.0.1:1\"\n").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ward"))
+        .args(["--config", path.to_str().unwrap(), "doctor"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("bad.toml:2: `web.instances` must be a whole number from 1 to 16"), "{text}");
+    assert!(text.contains("bad.toml:4: `listener.adress` is not a setting; did you mean `listener.address`?"), "{text}");
+}
+
+#[test]
+fn a_wrong_passphrase_opens_nothing() {
+    let stack = empty_stack();
+    let wrong = stack.scratch().join("wrong");
+    std::fs::write(&wrong, "not the passphrase\n").unwrap();
+    std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let output = stack.ward(&["user", "list", "--passphrase-file", wrong.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(answer["error"].as_str().unwrap().contains("passphrase"), "{answer}");
+}
+
+#[test]
+fn a_passphrase_file_that_others_can_read_is_refused() {
+    let stack = empty_stack();
+    let open = stack.scratch().join("open");
+    std::fs::write(&open, "whatever it is\n").unwrap();
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let output = stack.ward(&["user", "list", "--passphrase-file", open.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("chmod 600"), "{text}");
+}
+
+#[test]
+fn the_audit_log_verifies_and_knows_who_looked() {
+    let stack = stack(StackOptions { demo_patients: 1, ..Default::default() });
+    let client = stack.signed_in("system/*.rs");
+    let patient = client.search("Patient", "_count=1").json()["entry"][0]["resource"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(client.get(&format!("/fhir/R4/Patient/{patient}")).status, 200);
+    let who = stack.ward_json(&["audit", "who", "--patient", &patient]);
+    let actions: Vec<&str> =
+        who["accesses"].as_array().unwrap().iter().map(|access| access["action"].as_str().unwrap()).collect();
+    assert!(actions.contains(&"read") && actions.contains(&"search"), "{who}");
+    let verified = stack.ward_json(&["audit", "verify"]);
+    assert!(verified["entries"].as_u64().unwrap() > 3, "{verified}");
+}
+
+#[test]
+fn an_altered_audit_log_is_noticed() {
+    let mut stack = stack(StackOptions { demo_patients: 1, ..Default::default() });
+    stack.stop();
+    assert!(stack.ward(&["audit", "verify"]).status.success());
+    // Turn over one bit in the middle of the largest file of the log.
+    let mut files = Vec::new();
+    collect(&stack.data().join("app/audit"), &mut files);
+    let largest = files.iter().max_by_key(|file| std::fs::metadata(file).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(largest, bytes).unwrap();
+    let output = stack.ward(&["audit", "verify"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn collect(directory: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { collect(&path, files) } else { files.push(path) }
+    }
+}
+
+#[test]
+fn doctor_says_what_to_do_and_only_one_stack_runs_on_a_directory() {
+    let stack = empty_stack();
+    let output = stack.ward(&["doctor"]);
+    let checks: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(checks.iter().any(|check| check["check"] == "core dumps" && check["state"] == "good"), "{checks:?}");
+    let second = stack.ward(&["up", "--demo"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stdout).contains("another `ward up` runs"));
+}

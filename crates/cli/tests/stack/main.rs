@@ -1,0 +1,21 @@
+//! The whole stack, through its public doors: real processes, real TLS, real clients.
+
+mod api;
+mod browser;
+mod canary;
+mod clients;
+mod command_line;
+mod crash;
+mod examples;
+mod isolation;
+
+use ward_testkit::{Stack, StackOptions};
+
+/// A stack with nothing in it.
+fn empty_stack() -> Stack {
+    stack(StackOptions::default())
+}
+
+fn stack(options: StackOptions) -> Stack {
+    Stack::start(env!("CARGO_BIN_EXE_ward"), options)
+}
