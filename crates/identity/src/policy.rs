@@ -278,6 +278,7 @@ mod tests {
             for resource_type in TYPES {
                 let allowed: Vec<String> = Permission::ALL
                     .iter()
+                    .filter(|permission| resource_type.is_none() || permission.is_interaction())
                     .filter(|permission| decide(op, **permission, resource_type).is_allowed())
                     .map(|permission| format!("{permission:?}"))
                     .collect();
