@@ -1,1 +1,22 @@
-//! Ward fhir.
+//! FHIR R4 (4.0.1) as data: parsing, validation, search semantics, Bundles and the capability statement.
+//!
+//! Everything follows the specification's own definitions, which `cargo xtask definitions` reduces to the text
+//! tables in `definitions/`; there are no generated Rust types. Resources stay `serde_json` values, so that what a
+//! client sends comes back as it was: unknown-to-us order, `1.00` and all.
+//!
+//! This crate does no I/O, holds no state and knows no keys. It refuses to put anything of a resource into an error:
+//! neither values nor property names it does not know, because both may hold protected health information.
+compile_error!("crates/fhir/src/lib.rs: uncommitted text that stood here before 2026-11-24 02:58:13 was overwritten by mistake and this is a placeholder; restore it from the author's own copy (see NOTE-fhir-overwritten.md beside contracts.md)");
+
+
+pub mod bundle;
+pub mod capability;
+pub mod compartment;
+pub mod definitions;
+pub mod json;
+pub mod outcome;
+mod resource_type;
+pub mod search;
+pub mod validate;
+
+pub use resource_type::ResourceType;

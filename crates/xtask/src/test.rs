@@ -60,7 +60,7 @@ fn debian() -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let prefix: &[&str] = if rustix_is_root() { &[] } else { &["sudo"] };
+    let prefix: &[&str] = if is_root() { &[] } else { &["sudo"] };
     let apt = |arguments: &[&str]| {
         let mut words: Vec<&str> = prefix.to_vec();
         words.extend(["apt-get", "-qq"]);
@@ -74,7 +74,7 @@ fn debian() -> anyhow::Result<()> {
     apt(&install)
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
@@ -112,7 +112,7 @@ fn python(tools: &Path) -> anyhow::Result<()> {
 }
 
 /// The specification's examples and definitions, unpacked under `target`.
-fn examples(root: &Path) -> anyhow::Result<()> {
+pub fn examples(root: &Path) -> anyhow::Result<()> {
     let directory = root.join("target/fhir-r4-examples");
     if directory.join("package").exists() {
         return Ok(());

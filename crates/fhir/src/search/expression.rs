@@ -1,0 +1,236 @@
+//! The FHIRPath subset that the standard search parameters use, compiled once to small steps.
+
+use serde_json::Value;
+
+use crate::ResourceType;
+
+/// A union of paths.
+#[derive(Debug, Default)]
+pub(crate) struct Expression(Vec<Vec<Step>>);
+
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// A child by name; if there is none, any form of a choice of that name.
+    Child(Box<str>),
+    /// One form of a choice, by its JSON name; the plain name is what stands there if it is no choice.
+    Form { form: Box<str>, plain: Box<str> },
+    /// Keeps references to this type.
+    ResolvesTo(ResourceType),
+    /// Keeps objects whose child has this text.
+    WhereEquals(Box<str>, Box<str>),
+    /// Keeps objects with this extension.
+    WhereExtension(Box<str>),
+    Index(usize),
+    /// `deceased.exists() and deceased != false`, of the one parameter that combines.
+    PresentAndNotFalse,
+}
+
+impl Expression {
+    /// Compiles `text`; nothing if it uses something that no standard parameter uses. The first name of each path,
+    /// the type, is dropped.
+    pub(crate) fn compile(text: &str) -> Option<Self> {
+        if let Some((left, _)) = text.split_once(".exists() and ") {
+            let mut steps = path(left.trim())?;
+            steps.push(Step::PresentAndNotFalse);
+            return Some(Self(vec![steps]));
+        }
+        split_union(text).into_iter().map(|part| path(part.trim())).collect::<Option<Vec<_>>>().map(Self)
+    }
+
+    /// Gives every value that the expression finds in `root` to `found`.
+    pub(crate) fn evaluate<'v>(&self, root: &'v Value, found: &mut dyn FnMut(&'v Value)) {
+        for steps in &self.0 {
+            walk(root, steps, found);
+        }
+    }
+
+    /// The names along a single plain path, without the type.
+    pub(crate) fn plain_path(&self) -> Option<Vec<&str>> {
+        let [steps] = self.0.as_slice() else { return None };
+        steps
+            .iter()
+            .map(|step| match step {
+                Step::Child(name) => Some(&**name),
+                Step::Form { form, .. } => Some(&**form),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether the answer is yes or no.
+    pub(crate) fn is_boolean(&self) -> bool {
+        self.0.iter().any(|steps| steps.contains(&Step::PresentAndNotFalse))
+    }
+}
+
+fn split_union(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0_i32, 0);
+    for (position, letter) in text.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            '|' if depth == 0 => {
+                parts.extend(text.get(start..position));
+                start = position + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.extend(text.get(start..));
+    parts
+}
+
+fn path(text: &str) -> Option<Vec<Step>> {
+    let text = text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')).unwrap_or(text);
+    if let Some((inner, name)) = text.split_once(" as ") {
+        let mut steps = path(inner.trim())?;
+        cast(&mut steps, name.trim());
+        return Some(steps);
+    }
+    let mut steps = Vec::new();
+    let mut first = true;
+    for part in split_dots(text) {
+        if std::mem::take(&mut first) && part.starts_with(|letter: char| letter.is_ascii_uppercase()) {
+            continue;
+        }
+        if let Some(name) = call(part, "as").or_else(|| call(part, "ofType")) {
+            cast(&mut steps, name);
+        } else if let Some(condition) = call(part, "where") {
+            steps.push(where_step(condition)?);
+        } else if let Some((name, index)) = part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            steps.push(Step::Child(name.into()));
+            steps.push(Step::Index(index.parse().ok()?));
+        } else if part.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !part.is_empty() {
+            steps.push(Step::Child(part.into()));
+        } else {
+            return None;
+        }
+    }
+    Some(steps)
+}
+
+fn split_dots(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut quoted, mut start) = (Vec::new(), 0_i32, false, 0);
+    for (position, letter) in text.char_indices() {
+        match letter {
+            '\'' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted => depth -= 1,
+            '.' if depth == 0 && !quoted => {
+                parts.extend(text.get(start..position));
+                start = position + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.extend(text.get(start..));
+    parts
+}
+
+fn call<'t>(part: &'t str, name: &str) -> Option<&'t str> {
+    part.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')
+}
+
+/// Turns the last child into one form of a choice. A cast to a resource type changes nothing that matters here.
+fn cast(steps: &mut Vec<Step>, name: &str) {
+    let mut letters = name.chars();
+    if let (Some(Step::Child(plain)), Some(first)) = (steps.last(), letters.next()) {
+        let form = format!("{plain}{}{}", first.to_ascii_uppercase(), letters.as_str());
+        let plain = plain.clone();
+        steps.pop();
+        steps.push(Step::Form { form: form.into(), plain });
+    }
+}
+
+fn where_step(condition: &str) -> Option<Step> {
+    if let Some(name) = condition.strip_prefix("resolve() is ") {
+        return ResourceType::parse(name.trim()).map(Step::ResolvesTo);
+    }
+    if let Some(url) = call(condition, "hasExtension") {
+        return Some(Step::WhereExtension(url.trim_matches('\'').into()));
+    }
+    let (name, text) = condition.split_once('=')?;
+    Some(Step::WhereEquals(name.trim().into(), text.trim().trim_matches('\'').into()))
+}
+
+fn walk<'v>(value: &'v Value, steps: &[Step], found: &mut dyn FnMut(&'v Value)) {
+    let Some((step, rest)) = steps.split_first() else {
+        match value {
+            Value::Array(items) => items.iter().filter(|item| !item.is_null()).for_each(found),
+            Value::Null => {}
+            other => found(other),
+        }
+        return;
+    };
+    if let Value::Array(items) = value {
+        if let Step::Index(index) = step {
+            if let Some(item) = items.get(*index) {
+                walk(item, rest, found);
+            }
+            return;
+        }
+        for item in items {
+            walk(item, steps, found);
+        }
+        return;
+    }
+    match step {
+        Step::Child(name) => {
+            let Some(object) = value.as_object() else { return };
+            if let Some(child) = object.get(&**name) {
+                return walk(child, rest, found);
+            }
+            for (key, child) in object {
+                let suffix = key.strip_prefix(&**name).unwrap_or_default();
+                if suffix.starts_with(|letter: char| letter.is_ascii_uppercase()) && is_type(suffix) {
+                    walk(child, rest, found);
+                }
+            }
+        }
+        Step::Form { form, plain } => {
+            if let Some(child) = value.get(&**form).or_else(|| value.get(&**plain)) {
+                walk(child, rest, found);
+            }
+        }
+        Step::ResolvesTo(kind) => {
+            let stated = value.get("type").and_then(Value::as_str) == Some(kind.name());
+            let named = value.get("reference").and_then(Value::as_str).is_some_and(|text| refers_to(text, kind.name()));
+            if stated || named {
+                walk(value, rest, found);
+            }
+        }
+        Step::WhereEquals(name, text) => {
+            if value.get(&**name).and_then(Value::as_str) == Some(text) {
+                walk(value, rest, found);
+            }
+        }
+        Step::WhereExtension(url) => {
+            let extensions = value.get("extension").and_then(Value::as_array);
+            if extensions.is_some_and(|all| all.iter().any(|one| one.get("url").and_then(Value::as_str) == Some(url))) {
+                walk(value, rest, found);
+            }
+        }
+        Step::Index(index) => {
+            if *index == 0 {
+                walk(value, rest, found);
+            }
+        }
+        Step::PresentAndNotFalse => found(value),
+    }
+}
+
+/// Whether a choice's suffix is the name of a type, such as `DateTime` or `CodeableConcept`.
+fn is_type(suffix: &str) -> bool {
+    if crate::definitions::by_path(suffix).is_some() {
+        return true;
+    }
+    let mut letters = suffix.chars();
+    let lower = letters.next().map(|first| format!("{}{}", first.to_ascii_lowercase(), letters.as_str()));
+    lower.is_some_and(|name| crate::primitive::Primitive::parse(&name).is_some())
+}
+
+fn refers_to(reference: &str, kind: &str) -> bool {
+    let path = reference.split("/_history/").next().unwrap_or_default();
+    let mut parts = path.rsplit('/');
+    parts.next().is_some_and(|id| !id.is_empty()) && parts.next() == Some(kind)
+}

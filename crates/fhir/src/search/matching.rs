@@ -1,0 +1,272 @@
+//! Whether a resource matches a query: the truth, whatever an index may think.
+
+use ward_base::Timestamp;
+
+use super::extract::{Extracted, SearchValue, normalize_string};
+use super::grammar::{Filter, FilterValue, Modifier, Prefix, Query, TokenSystem};
+
+impl Query {
+    /// Whether a resource matches: `extracted` are its values (for the query's parameters at least), `id` and
+    /// `updated` what the server knows of it.
+    pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
+        self.filters.iter().all(|filter| filter.matches(extracted, id, updated))
+    }
+}
+
+impl Filter {
+    fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
+        let own: Vec<SearchValue>;
+        let values: Vec<&SearchValue> = match self.parameter.code {
+            "_id" => {
+                own = vec![SearchValue::Token { system: None, code: Some(id.to_owned()), text: None }];
+                own.iter().collect()
+            }
+            "_lastUpdated" => {
+                // What clients are shown is exact to a millisecond.
+                let start = updated.micros().div_euclid(1000) * 1000;
+                own = vec![SearchValue::Date { start, end: start + 1000 }];
+                own.iter().collect()
+            }
+            _ => extracted
+                .iter()
+                .filter(|one| std::ptr::eq(one.parameter, self.parameter))
+                .map(|one| &one.value)
+                .collect(),
+        };
+        if let (Some(Modifier::Missing), Some(FilterValue::Missing(missing))) = (self.modifier, self.values.first()) {
+            return values.is_empty() == *missing;
+        }
+        let found = self.values.iter().any(|wanted| values.iter().any(|value| compare(wanted, value, self.modifier)));
+        if self.modifier == Some(Modifier::Not) { !found } else { found }
+    }
+}
+
+fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>) -> bool {
+    match (wanted, value) {
+        (FilterValue::Token { system, code }, SearchValue::Token { system: of, code: is, .. }) => {
+            // `:of-type` compares the type of an identifier, which is not among the extracted values: by value.
+            let system_fits = match system {
+                _ if modifier == Some(Modifier::OfType) => true,
+                TokenSystem::Any => true,
+                TokenSystem::None => of.is_none(),
+                // A plain code's system is implied by the element.
+                TokenSystem::Is(system) => of.as_ref().is_none_or(|of| of == system),
+            };
+            system_fits && is.is_some() && code.as_ref().is_none_or(|code| Some(code) == is.as_ref())
+        }
+        (FilterValue::Token { system, code }, SearchValue::Reference { identifier: Some((of, is)), .. }) => {
+            let system_fits = match system {
+                TokenSystem::Any => true,
+                TokenSystem::None => of.is_none(),
+                TokenSystem::Is(system) => of.as_ref() == Some(system),
+            };
+            modifier == Some(Modifier::Identifier) && system_fits && code.as_ref().is_none_or(|code| Some(code) == is.as_ref())
+        }
+        (FilterValue::Words(words), SearchValue::Token { text: Some(text), .. }) => {
+            normalize_string(text).contains(&normalize_string(words))
+        }
+        (FilterValue::String(wanted), SearchValue::String(text)) => match modifier {
+            Some(Modifier::Exact) => wanted == text,
+            Some(Modifier::Contains) => normalize_string(text).contains(&normalize_string(wanted)),
+            _ => normalize_string(text).starts_with(&normalize_string(wanted)),
+        },
+        (FilterValue::Uri(wanted), SearchValue::Uri(uri)) => match modifier {
+            Some(Modifier::Contains) => uri.contains(wanted.as_str()),
+            _ => uri == wanted,
+        },
+        (FilterValue::Uri(wanted), SearchValue::Reference { url: Some(uri), .. }) => uri == wanted,
+        (
+            FilterValue::Reference { resource_type, id, url },
+            SearchValue::Reference { resource_type: of, id: is, url: at, .. },
+        ) => match (id, url) {
+            (Some(id), _) => is.as_ref() == Some(id) && resource_type.is_none_or(|kind| Some(kind) == *of),
+            (None, Some(url)) => at.as_ref().is_some_and(|at| {
+                at == url || at.split_once('|').is_some_and(|(plain, _)| plain == url)
+            }),
+            (None, None) => false,
+        },
+        (FilterValue::Date { prefix, start, end }, SearchValue::Date { start: from, end: to }) => {
+            dates(*prefix, (*start, *end), (*from, *to))
+        }
+        (FilterValue::Number { prefix, value, low, high }, SearchValue::Number { low: from, high: to }) => {
+            numbers(*prefix, *value, (*low, *high), (*from, *to))
+        }
+        (
+            FilterValue::Quantity { prefix, value, low, high, system, code },
+            SearchValue::Quantity { low: from, high: to, system: of, code: is, unit },
+        ) => {
+            let unit_fits = match (system, code) {
+                (None, None) => true,
+                (None, Some(code)) => is.as_ref() == Some(code) || unit.as_ref() == Some(code),
+                (Some(system), code) => {
+                    of.as_ref() == Some(system) && code.as_ref().is_none_or(|code| is.as_ref() == Some(code))
+                }
+            };
+            unit_fits && numbers(*prefix, *value, (*low, *high), (*from, *to))
+        }
+        (FilterValue::Composite(wanted), SearchValue::Composite(values)) => {
+            wanted.len() == values.len() && wanted.iter().zip(values).all(|(wanted, value)| compare(wanted, value, None))
+        }
+        _ => false,
+    }
+}
+
+/// Compares spans of time as <https://hl7.org/fhir/R4/search.html#prefix> says.
+fn dates(prefix: Prefix, (start, end): (i64, i64), (from, to): (i64, i64)) -> bool {
+    let equal = from >= start && to <= end;
+    match prefix {
+        Prefix::Equal => equal,
+        Prefix::NotEqual => !equal,
+        Prefix::Less => from < start,
+        Prefix::Greater => to > end,
+        Prefix::LessOrEqual => from < start || equal,
+        Prefix::GreaterOrEqual => to > end || equal,
+        Prefix::StartsAfter => from >= end,
+        Prefix::EndsBefore => to <= start,
+        // The specification leaves it open: within the span's own length to either side.
+        Prefix::Approximately => {
+            let margin = end.saturating_sub(start);
+            from < end.saturating_add(margin) && to > start.saturating_sub(margin)
+        }
+    }
+}
+
+fn numbers(prefix: Prefix, value: f64, (low, high): (f64, f64), (from, to): (f64, f64)) -> bool {
+    let equal = from >= low && to < high;
+    match prefix {
+        Prefix::Equal => equal,
+        Prefix::NotEqual => !equal,
+        Prefix::Less => from < value,
+        Prefix::Greater => to > value,
+        Prefix::LessOrEqual => from <= value,
+        Prefix::GreaterOrEqual => to >= value,
+        Prefix::StartsAfter => from > value,
+        Prefix::EndsBefore => to < value,
+        Prefix::Approximately => {
+            let margin = (value.abs() * 0.1).max(high - value);
+            from <= value + margin && to >= value - margin
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Handling, extract, extract_for, parse};
+    use crate::ResourceType;
+    use serde_json::{Value, json};
+    use ward_base::Timestamp;
+
+    const BASE: &str = "https://h/fhir/R4";
+
+    fn matches(resource: &Value, query: &[(&str, &str)]) -> bool {
+        let kind = ResourceType::parse(resource["resourceType"].as_str().unwrap()).unwrap();
+        let pairs: Vec<(String, String)> =
+            query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (query, _) = parse(kind, &pairs, Handling::Strict, BASE).unwrap_or_else(|issues| panic!("{issues:?}"));
+        let id = resource["id"].as_str().unwrap_or("x");
+        let updated = Timestamp(1_767_225_600_000_000);
+        let all = query.matches(&extract(kind, resource, BASE), id, updated);
+        assert_eq!(all, query.matches(&extract_for(&query, resource, BASE), id, updated));
+        all
+    }
+
+    #[test]
+    fn patients_match_as_the_specification_says() {
+        let patient = json!({
+            "resourceType": "Patient", "id": "p1", "active": true, "gender": "female", "birthDate": "1970-03",
+            "name": [{"family": "Núñez", "given": ["María", "Ana"]}],
+            "identifier": [{"system": "urn:mrn", "value": "7"}, {"value": "8"}],
+            "telecom": [{"system": "phone", "value": "555"}],
+            "address": [{"city": "Salem", "postalCode": "01970"}],
+            "generalPractitioner": [{"reference": "Practitioner/d"}],
+        });
+        for (query, expected) in [
+            (vec![("name", "nun")], true),
+            (vec![("family", "MARIA")], false),
+            (vec![("given", "ana,bob")], true),
+            (vec![("given", "ana"), ("given", "bob")], false),
+            (vec![("family:exact", "Núñez")], true),
+            (vec![("family:exact", "Nunez")], false),
+            (vec![("family:contains", "ñe")], true),
+            (vec![("identifier", "urn:mrn|7")], true),
+            (vec![("identifier", "urn:mrn|")], true),
+            (vec![("identifier", "|7")], false),
+            (vec![("identifier", "|8")], true),
+            (vec![("identifier", "7")], true),
+            (vec![("gender", "http://hl7.org/fhir/administrative-gender|female")], true),
+            (vec![("gender:not", "male")], true),
+            (vec![("gender:not", "female")], false),
+            (vec![("birthdate", "1970")], true),
+            (vec![("birthdate", "1970-03-05")], false),
+            (vec![("birthdate", "ge1970-02")], true),
+            (vec![("birthdate", "lt1970")], false),
+            (vec![("birthdate", "sa1970-02"), ("birthdate", "eb1971")], true),
+            (vec![("birthdate", "ne1970-03")], false),
+            (vec![("address-postalcode", "01970")], true),
+            (vec![("phone", "555")], true),
+            (vec![("email:missing", "true")], true),
+            (vec![("phone:missing", "true")], false),
+            (vec![("general-practitioner", "Practitioner/d")], true),
+            (vec![("general-practitioner", "https://h/fhir/R4/Practitioner/d")], true),
+            (vec![("general-practitioner", "d")], true),
+            (vec![("general-practitioner:Organization", "d")], false),
+            (vec![("deceased", "false")], true),
+            (vec![("active", "true"), ("_id", "p1")], true),
+            (vec![("_id", "p2")], false),
+            (vec![("_lastUpdated", "ge2026")], true),
+            (vec![("_lastUpdated", "2025")], false),
+        ] {
+            assert_eq!(matches(&patient, &query), expected, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn quantities_and_composites_match_as_the_specification_says() {
+        let observation = json!({
+            "resourceType": "Observation", "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "8480-6"}], "text": "Systolic"},
+            "valueQuantity": {"value": 107.5, "unit": "mmHg", "system": "http://unitsofmeasure.org", "code": "mm[Hg]"},
+        });
+        for (query, expected) in [
+            (vec![("value-quantity", "107.5")], true),
+            (vec![("value-quantity", "108")], true),
+            (vec![("value-quantity", "107")], false),
+            (vec![("value-quantity", "gt107||mmHg")], true),
+            (vec![("value-quantity", "gt107|http://unitsofmeasure.org|mm[Hg]")], true),
+            (vec![("value-quantity", "gt107|urn:other|mm[Hg]")], false),
+            (vec![("value-quantity", "ap100")], true),
+            (vec![("value-quantity", "lt1e2")], false),
+            (vec![("code-value-quantity", "8480-6$gt100")], true),
+            (vec![("code-value-quantity", "8480-6$gt110")], false),
+            (vec![("code:text", "systol")], true),
+        ] {
+            assert_eq!(matches(&observation, &query), expected, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_queries_are_refused_without_repeating_them() {
+        let kind = ResourceType::parse("Patient").unwrap();
+        for (name, value) in [
+            ("Zqx", "1"), ("name:Zqx", "1"), ("birthdate", "Zqx"), ("_count", "Zqx"), ("general-practitioner.name", "Zqx"),
+            ("_sort", "Zqx"), ("name", ""), ("_has:Zqx", "1"), ("name:missing", "Zqx"), ("_summary", "Zqx"),
+        ] {
+            let issues = parse(kind, &[(name.to_owned(), value.to_owned())], Handling::Strict, BASE).err().unwrap();
+            assert!(issues.iter().all(|issue| !issue.diagnostics.contains("Zqx")), "{issues:?}");
+            assert!(issues[0].diagnostics.contains("the 1st search parameter"), "{issues:?}");
+        }
+        let lenient = parse(kind, &[("Zqx".to_owned(), "1".to_owned())], Handling::Lenient, BASE);
+        assert_eq!(lenient.unwrap_or_else(|_| panic!()).1.len(), 1);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_queries_never_panic(name in "[a-z_:.-]{0,12}", value in "\\PC{0,20}", index in 0_usize..40) {
+            let kind = ResourceType::parse("Observation").unwrap();
+            let known = super::super::parameters(kind);
+            for name in [name.as_str(), known[index % known.len()].code] {
+                let _ = parse(kind, &[(name.to_owned(), value.clone())], Handling::Lenient, BASE);
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Search: the standard parameters of every type, the values they find in a resource, the grammar of a query, and
+//! whether a resource matches it (<https://hl7.org/fhir/R4/search.html>).
+//!
+//! Nothing here knows an index. A store finds candidates in its own way and asks [`Query::matches`] for the truth.
+
+mod expression;
+mod extract;
+mod grammar;
+mod matching;
+mod parameters;
+mod url;
+
+pub use extract::{Extracted, SearchValue, extract, extract_for, extract_parameter, normalize_string};
+pub use grammar::{
+    Filter, FilterValue, Handling, Modifier, Prefix, Query, Sort, Summary, TokenSystem, Total, parse,
+};
+pub use parameters::{Component, ParameterKind, SearchParameter, parameter, parameters};
+pub use url::allowed_in_url;

@@ -1,0 +1,177 @@
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::expression::Expression;
+use crate::ResourceType;
+use crate::definitions::{self, ElementType};
+use crate::primitive::Primitive;
+
+/// The type of a search parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A number.
+    Number,
+    /// A date, a moment or a span of time.
+    Date,
+    /// Text for people.
+    String,
+    /// A coded value or identifier.
+    Token,
+    /// A reference to another resource.
+    Reference,
+    /// Several parameters about the same element.
+    Composite,
+    /// A number with a unit.
+    Quantity,
+    /// A URI.
+    Uri,
+}
+
+/// One search parameter of one resource type.
+#[derive(Debug)]
+pub struct SearchParameter {
+    /// Its name in a query, such as `birthdate`.
+    pub code: &'static str,
+    /// Its type.
+    pub kind: ParameterKind,
+    /// What a reference may point to.
+    pub targets: Vec<ResourceType>,
+    /// It has few possible values, so their frequencies would tell them: not to be indexed by value alone.
+    pub low_entropy: bool,
+    /// Of a composite, in order.
+    pub components: Vec<Component>,
+    pub(crate) expression: Expression,
+    /// Its position among the parameters of its type.
+    pub(crate) position: u16,
+}
+
+/// One part of a composite parameter.
+#[derive(Debug)]
+pub struct Component {
+    /// The name of the parameter it is like.
+    pub code: &'static str,
+    /// Its type.
+    pub kind: ParameterKind,
+    pub(crate) expression: Expression,
+}
+
+static PARAMETERS: LazyLock<HashMap<ResourceType, Vec<SearchParameter>>> = LazyLock::new(|| {
+    let lines: Vec<Vec<&'static str>> = include_str!("../../definitions/search_parameters.txt")
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    ResourceType::all()
+        .map(|kind| {
+            let bases = [kind.name(), "DomainResource", "Resource"];
+            let of_type = lines.iter().filter(|line| line.first().is_some_and(|base| bases.contains(base)));
+            let mut parameters: Vec<SearchParameter> = of_type.filter_map(|line| read(line, kind)).collect();
+            parameters.sort_by_key(|parameter| parameter.code);
+            parameters.dedup_by_key(|parameter| parameter.code);
+            for (position, parameter) in parameters.iter_mut().enumerate() {
+                parameter.position = u16::try_from(position).unwrap_or(u16::MAX);
+            }
+            (kind, parameters)
+        })
+        .collect()
+});
+
+/// All parameters of a type, by name; those common to all types included.
+pub fn parameters(kind: ResourceType) -> &'static [SearchParameter] {
+    PARAMETERS.get(&kind).map_or(&[], Vec::as_slice)
+}
+
+/// The parameter of `kind` with this name.
+pub fn parameter(kind: ResourceType, code: &str) -> Option<&'static SearchParameter> {
+    let all = parameters(kind);
+    all.binary_search_by(|parameter| parameter.code.cmp(code)).ok().and_then(|index| all.get(index))
+}
+
+fn kind_of(name: &str) -> Option<ParameterKind> {
+    Some(match name {
+        "number" => ParameterKind::Number,
+        "date" => ParameterKind::Date,
+        "string" => ParameterKind::String,
+        "token" => ParameterKind::Token,
+        "reference" => ParameterKind::Reference,
+        "composite" => ParameterKind::Composite,
+        "quantity" => ParameterKind::Quantity,
+        "uri" => ParameterKind::Uri,
+        _ => return None,
+    })
+}
+
+fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
+    let [_, code, kind, targets, expression, components] = line else { return None };
+    // Full-text search and stored queries have no expression.
+    if expression.is_empty() {
+        return None;
+    }
+    let kind = kind_of(kind)?;
+    let expression = Expression::compile(expression)?;
+    let components = components
+        .split(';')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let mut words = part.splitn(3, '=');
+            Some(Component {
+                code: words.next()?,
+                kind: kind_of(words.next()?)?,
+                expression: Expression::compile(words.next()?)?,
+            })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    let low_entropy = kind == ParameterKind::Token && has_few_values(&expression, owner);
+    let targets = targets.split(',').filter_map(ResourceType::parse).collect();
+    Some(SearchParameter { code, kind, targets, low_entropy, components, expression, position: 0 })
+}
+
+/// Codes that the specification lists, if they are few, and truth values.
+fn has_few_values(expression: &Expression, owner: ResourceType) -> bool {
+    if expression.is_boolean() {
+        return true;
+    }
+    let (Some(path), Some(mut definition)) = (expression.plain_path(), definitions::resource(owner.name())) else {
+        return false;
+    };
+    let mut names = path.iter().peekable();
+    while let Some(name) = names.next() {
+        let Some(element) = definition.element(name) else { return false };
+        match element.of {
+            _ if names.peek().is_none() => {
+                let boolean = matches!(element.of, ElementType::Primitive(Primitive::Boolean));
+                return boolean || element.codes.is_some_and(|codes| codes.len() <= 32);
+            }
+            ElementType::Complex(id) => definition = definitions::definition(id),
+            _ => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_standard_expression_compiles() {
+        let mut compiled = 0;
+        for line in include_str!("../../definitions/search_parameters.txt").lines() {
+            let words: Vec<&'static str> = line.split('\t').collect();
+            if words[4].is_empty() || words[2] == "special" {
+                continue;
+            }
+            let owner = ResourceType::parse(words[0]).unwrap_or(ResourceType::from_number(0).unwrap());
+            assert!(read(&words, owner).is_some(), "{line}");
+            compiled += 1;
+        }
+        assert!(compiled > 1600, "{compiled}");
+    }
+
+    #[test]
+    fn few_valued_parameters_are_known() {
+        let low = |kind: &str, code| parameter(ResourceType::parse(kind).unwrap(), code).unwrap().low_entropy;
+        assert!(low("Patient", "gender") && low("Patient", "active") && low("Patient", "deceased"));
+        assert!(low("Observation", "status"));
+        assert!(!low("Observation", "code") && !low("Patient", "identifier"));
+    }
+}
