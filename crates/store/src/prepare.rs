@@ -1,0 +1,57 @@
+//! What can be done to a resource before it reaches the writer's thread.
+
+use serde_json::Value;
+use ward_base::Phi;
+use ward_fhir::{compartment, search};
+use ward_keys::KeyScope;
+
+use crate::{ResourceKey, Store, StoreError, body::Frame, token};
+
+/// A resource made ready: normalised, compressed, its tokens computed. CPU work only, so that the writer's thread
+/// has little left to do. It is bound to nothing yet and can be put once or more.
+pub struct Prepared {
+    pub(crate) key: ResourceKey,
+    pub(crate) id_token: [u8; 16],
+    pub(crate) frame: Phi<Vec<u8>>,
+    /// Sorted and distinct.
+    pub(crate) tokens: Vec<i64>,
+    pub(crate) scope: KeyScope,
+}
+
+impl Prepared {
+    /// Which resource it is for.
+    pub const fn key(&self) -> &ResourceKey {
+        &self.key
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Prepared(..)")
+    }
+}
+
+impl Store {
+    /// Makes `resource` ready to be stored under `key`, whose id replaces the one in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unstorable`] if it is not an object of the type that `key` names, or its `meta` is not an object.
+    pub fn prepare(&self, key: &ResourceKey, resource: &Value) -> Result<Prepared, StoreError> {
+        let inner = &*self.0;
+        let named = resource.get("resourceType").and_then(Value::as_str);
+        if named != Some(key.resource_type.name()) {
+            return Err(StoreError::Unstorable);
+        }
+        let patients =
+            compartment::patients(key.resource_type, resource, Some(key.id.as_str()), &inner.vault.base_url);
+        let scope = inner.vault.scope(key.resource_type, patients.first());
+        let extracted = search::extract(key.resource_type, resource, &inner.vault.base_url);
+        Ok(Prepared {
+            tokens: token::of_resource(inner.vault.ring.tokenizer(), key.resource_type, &extracted),
+            id_token: inner.vault.id_token(key),
+            frame: Phi::new(Frame::new(resource, &key.id, patients)?.encode()?),
+            key: key.clone(),
+            scope,
+        })
+    }
+}

@@ -1,0 +1,281 @@
+//! Every use of a key in the store: which data key seals what, and what each ciphertext is bound to.
+
+use std::{
+    collections::HashSet,
+    num::NonZeroUsize,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use lru::LruCache;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use ward_base::{Clock, Random, ResourceId, Secret, Timestamp};
+use ward_fhir::ResourceType;
+use ward_keys::{
+    CacheLimits, DataKey, DataKeyCache, KeyId, KeyRing, KeyScope, PlainKey, WrappedKey, open_small,
+    seal_small,
+};
+
+use crate::{RecordKind, ResourceKey, StoreError, sql};
+
+/// The layout that ciphertexts are bound to.
+const SCHEMA: &[u8] = b"ward/store/1";
+
+/// Keys, clock and randomness, shared by all connections.
+pub(crate) struct Vault {
+    pub(crate) ring: Arc<KeyRing>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    /// The server's own base URL.
+    pub(crate) base_url: String,
+    data_keys: DataKeyCache,
+    /// Which scope a data key belongs to. No secret.
+    scopes: Mutex<LruCache<KeyId, KeyScope>>,
+    record_key: PlainKey,
+    meta_key: PlainKey,
+}
+
+/// What a version's ciphertext is bound to, so that rows, versions and columns cannot be swapped.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) resource_type: ResourceType,
+    pub(crate) id_token: [u8; 16],
+    pub(crate) version: u64,
+    pub(crate) updated: Timestamp,
+    pub(crate) deleted: bool,
+}
+
+/// Data keys made in a transaction that is not committed yet. They must not be cached: after a rollback a body
+/// sealed with one could never be read.
+pub(crate) type FreshKeys = HashSet<KeyScope>;
+
+impl Vault {
+    pub(crate) fn new(
+        ring: Arc<KeyRing>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        base_url: String,
+        limits: CacheLimits,
+    ) -> Self {
+        let count = NonZeroUsize::new(limits.count).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            record_key: ring.derive("store-record"),
+            meta_key: ring.derive("store-meta"),
+            data_keys: DataKeyCache::new(limits),
+            scopes: Mutex::new(LruCache::new(count)),
+            ring,
+            clock,
+            random,
+            base_url,
+        }
+    }
+
+    pub(crate) fn database_key(&self) -> Secret {
+        Secret::new(self.ring.derive("database").expose().to_vec())
+    }
+
+    /// What stands for an id in the database.
+    pub(crate) fn id_token(&self, key: &ResourceKey) -> [u8; 16] {
+        let parts = [key.resource_type.name().as_bytes(), key.id.as_str().as_bytes()];
+        self.ring.tokenizer().token128("store/id", &parts)
+    }
+
+    /// Under whose key a resource lies: its owner's, or its type's if no patient owns it.
+    pub(crate) fn scope(&self, resource_type: ResourceType, owner: Option<&ResourceId>) -> KeyScope {
+        match owner {
+            Some(owner) => KeyScope::Patient(
+                self.ring.tokenizer().token128("store/patient", &[owner.as_str().as_bytes()]),
+            ),
+            None => KeyScope::Shared(resource_type.name()),
+        }
+    }
+
+    fn scope_token(&self, scope: &KeyScope) -> [u8; 16] {
+        match scope {
+            KeyScope::Patient(token) => *token,
+            KeyScope::Shared(name) => self.ring.tokenizer().token128("store/shared", &[name.as_bytes()]),
+        }
+    }
+
+    /// The data key that new versions in `scope` are sealed with; made if there is none.
+    pub(crate) fn sealing_key(
+        &self,
+        connection: &Connection,
+        scope: KeyScope,
+        fresh: &mut FreshKeys,
+    ) -> Result<Arc<DataKey>, StoreError> {
+        let now = self.clock.now();
+        if let Some(key) = self.data_keys.get(&scope, now) {
+            return Ok(key);
+        }
+        let token = self.scope_token(&scope);
+        let found = connection
+            .prepare_cached(sql::DATA_KEY_OF)?
+            .query_row(params![sql::SHARD, token], |row| row.get::<_, Vec<u8>>(1))
+            .optional()?;
+        if let Some(wrapped) = found {
+            let key = Arc::new(self.ring.unwrap_data_key(&WrappedKey(wrapped), &scope)?);
+            if !fresh.contains(&scope) {
+                self.remember(scope, &key, now);
+            }
+            return Ok(key);
+        }
+        let (key, wrapped) = self.ring.new_data_key(&scope, &*self.random);
+        let shared = matches!(scope, KeyScope::Shared(_));
+        connection.prepare_cached(sql::INSERT_DATA_KEY)?.execute(params![
+            sql::SHARD,
+            key.id().0,
+            token,
+            shared,
+            wrapped.0
+        ])?;
+        fresh.insert(scope);
+        Ok(Arc::new(key))
+    }
+
+    /// The data key that a row names. `committed` says that the connection sees nothing but what is committed.
+    fn opening_key(
+        &self,
+        connection: &Connection,
+        id: KeyId,
+        resource_type: ResourceType,
+        committed: bool,
+    ) -> Result<Arc<DataKey>, StoreError> {
+        let now = self.clock.now();
+        let scope = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        if let Some(key) =
+            scope.and_then(|scope| self.data_keys.get(&scope, now)).filter(|key| key.id() == id)
+        {
+            return Ok(key);
+        }
+        let (token, shared, wrapped) = connection
+            .prepare_cached(sql::DATA_KEY)?
+            .query_row(params![sql::SHARD, id.0], |row| {
+                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, bool>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .optional()?
+            // The key was destroyed, and the body with it.
+            .ok_or(StoreError::Corrupt)?;
+        let scope = if shared { KeyScope::Shared(resource_type.name()) } else { KeyScope::Patient(token) };
+        let key = Arc::new(self.ring.unwrap_data_key(&WrappedKey(wrapped), &scope)?);
+        // A writer may see a key that is rolled back later.
+        if committed {
+            self.remember(scope, &key, now);
+        }
+        Ok(key)
+    }
+
+    fn remember(&self, scope: KeyScope, key: &Arc<DataKey>, now: Timestamp) {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).put(key.id(), scope);
+        self.data_keys.insert(scope, Arc::clone(key), now);
+    }
+
+    /// Encrypts a version's plaintext for its place.
+    pub(crate) fn seal(&self, key: &DataKey, place: &Place, plaintext: &[u8]) -> Vec<u8> {
+        key.seal(&self.binding(place, key.id()), plaintext, &*self.random)
+    }
+
+    /// Decrypts what [`Vault::seal`] made for the same place.
+    pub(crate) fn open(
+        &self,
+        connection: &Connection,
+        committed: bool,
+        key_id: KeyId,
+        place: &Place,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let key = self.opening_key(connection, key_id, place.resource_type, committed)?;
+        Ok(key.open(&self.binding(place, key_id), sealed)?)
+    }
+
+    fn binding(&self, place: &Place, key_id: KeyId) -> Vec<u8> {
+        bound(&[
+            self.ring.tenant().as_bytes(),
+            place.resource_type.name().as_bytes(),
+            &place.id_token,
+            &place.version.to_be_bytes(),
+            &place.updated.micros().to_be_bytes(),
+            &[u8::from(place.deleted)],
+            &key_id.0,
+        ])
+    }
+
+    /// What stands for a record's key in the database.
+    pub(crate) fn record_token(&self, kind: RecordKind, key: &str) -> [u8; 16] {
+        self.ring.tokenizer().token128("store/record", &[&[kind as u8], key.as_bytes()])
+    }
+
+    pub(crate) fn seal_record(
+        &self,
+        kind: RecordKind,
+        token: &[u8; 16],
+        expires: Option<i64>,
+        plaintext: &[u8],
+    ) -> Vec<u8> {
+        seal_small(&self.record_key, &self.record_binding(kind, token, expires), plaintext, &*self.random)
+    }
+
+    pub(crate) fn open_record(
+        &self,
+        kind: RecordKind,
+        token: &[u8; 16],
+        expires: Option<i64>,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        Ok(open_small(&self.record_key, &self.record_binding(kind, token, expires), sealed)?)
+    }
+
+    fn record_binding(&self, kind: RecordKind, token: &[u8; 16], expires: Option<i64>) -> Vec<u8> {
+        let expires = expires.map(i64::to_be_bytes);
+        let expires = expires.as_ref().map_or(&[] as &[u8], |bytes| bytes);
+        bound(&[self.ring.tenant().as_bytes(), b"record", &[kind as u8], token, expires])
+    }
+
+    pub(crate) fn seal_meta(&self, name: &str, plaintext: &[u8]) -> Vec<u8> {
+        let binding = bound(&[self.ring.tenant().as_bytes(), b"meta", name.as_bytes()]);
+        seal_small(&self.meta_key, &binding, plaintext, &*self.random)
+    }
+
+    pub(crate) fn open_meta(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let binding = bound(&[self.ring.tenant().as_bytes(), b"meta", name.as_bytes()]);
+        Ok(open_small(&self.meta_key, &binding, sealed)?)
+    }
+}
+
+/// Length-prefixed parts, so that no two lists of parts give the same bytes.
+fn bound(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(160);
+    for part in std::iter::once(&SCHEMA).chain(parts) {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+/// A type's number in the database: FNV-1a of its name, so that it does not depend on the order of any list.
+pub(crate) fn type_number(resource_type: ResourceType) -> i64 {
+    let hash = resource_type
+        .name()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    i64::from(hash >> 1)
+}
+
+/// The type with this number.
+pub(crate) fn type_of(number: i64) -> Result<ResourceType, StoreError> {
+    static TYPES: LazyLock<std::collections::HashMap<i64, ResourceType>> = LazyLock::new(|| {
+        ResourceType::all().map(|resource_type| (type_number(resource_type), resource_type)).collect()
+    });
+    TYPES.get(&number).copied().ok_or(StoreError::Corrupt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_numbers_are_distinct() {
+        for resource_type in ResourceType::all() {
+            assert!(type_of(type_number(resource_type)).unwrap() == resource_type);
+        }
+    }
+}
