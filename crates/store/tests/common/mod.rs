@@ -11,14 +11,14 @@ use ward_keys::{KeyRing, WrappedKey};
 use ward_kms::RootKeys;
 use ward_store::{Expected, ResourceKey, Store, StoreError, StoreOptions, Written};
 
-pub const BASE: &str = "https://ward.test/fhir/R4";
+pub(crate) const BASE: &str = "https://ward.test/fhir/R4";
 
-pub fn root(byte: u8) -> RootKeys {
+pub(crate) fn root(byte: u8) -> RootKeys {
     RootKeys::from_secret(&Secret::new(vec![byte; 32])).unwrap()
 }
 
 /// The tenant key of a directory, made when it is asked for first.
-pub fn keys(directory: &Path) -> Arc<KeyRing> {
+pub(crate) fn keys(directory: &Path) -> Arc<KeyRing> {
     let path = directory.join("tenant.key");
     let ring = match std::fs::read(&path) {
         Ok(wrapped) => KeyRing::open(&root(7), "test", &WrappedKey(wrapped)).unwrap(),
@@ -31,16 +31,20 @@ pub fn keys(directory: &Path) -> Arc<KeyRing> {
     Arc::new(ring)
 }
 
-pub fn open(directory: &Path) -> Store {
+pub(crate) fn open(directory: &Path) -> Store {
     open_with(directory, keys(directory), Arc::new(SystemClock)).unwrap()
 }
 
-pub fn open_with(directory: &Path, keys: Arc<KeyRing>, clock: Arc<dyn Clock>) -> Result<Store, StoreError> {
+pub(crate) fn open_with(
+    directory: &Path,
+    keys: Arc<KeyRing>,
+    clock: Arc<dyn Clock>,
+) -> Result<Store, StoreError> {
     Store::open(StoreOptions::new(directory.join("ward.db"), BASE), keys, clock, Arc::new(SystemRandom))
 }
 
 /// The file as someone sees it who has the database key.
-pub fn with_database_key(directory: &Path) -> rusqlite::Connection {
+pub(crate) fn with_database_key(directory: &Path) -> rusqlite::Connection {
     let connection = rusqlite::Connection::open(directory.join("ward.db")).unwrap();
     let key: String =
         keys(directory).derive("database").expose().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -48,33 +52,37 @@ pub fn with_database_key(directory: &Path) -> rusqlite::Connection {
     connection
 }
 
-pub fn resource_type(name: &str) -> ResourceType {
+pub(crate) fn resource_type(name: &str) -> ResourceType {
     ResourceType::parse(name).unwrap()
 }
 
-pub fn key(name: &str, id: &str) -> ResourceKey {
+pub(crate) fn key(name: &str, id: &str) -> ResourceKey {
     ResourceKey { resource_type: resource_type(name), id: ResourceId::parse(id).unwrap() }
 }
 
-pub fn key_of(resource: &Value) -> ResourceKey {
+pub(crate) fn key_of(resource: &Value) -> ResourceKey {
     key(resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap())
 }
 
-pub async fn put(store: &Store, resource: &Value) -> Result<Written, StoreError> {
+pub(crate) async fn put(store: &Store, resource: &Value) -> Result<Written, StoreError> {
     put_if(store, resource, Expected::Any).await
 }
 
-pub async fn put_if(store: &Store, resource: &Value, expected: Expected) -> Result<Written, StoreError> {
+pub(crate) async fn put_if(
+    store: &Store,
+    resource: &Value,
+    expected: Expected,
+) -> Result<Written, StoreError> {
     let prepared = store.prepare(&key_of(resource), resource)?;
     store.write(move |transaction| transaction.put(&prepared, expected)).await
 }
 
-pub fn patient(id: &str, family: &str) -> Value {
+pub(crate) fn patient(id: &str, family: &str) -> Value {
     json!({"resourceType": "Patient", "id": id, "name": [{"family": family, "given": ["Ada", "Zoë"]}],
         "gender": "female", "birthDate": "1980-02-29"})
 }
 
-pub fn observation(id: &str, patient: &str, code: &str, date: &str) -> Value {
+pub(crate) fn observation(id: &str, patient: &str, code: &str, date: &str) -> Value {
     json!({"resourceType": "Observation", "id": id, "status": "final",
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category",
             "code": "vital-signs"}]}],
