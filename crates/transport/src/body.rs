@@ -1,0 +1,271 @@
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::UpstreamBody;
+
+/// A body on its way: nothing, bytes at hand, or a stream that is passed on as it comes.
+#[derive(Default)]
+pub struct Body(Kind);
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Request(RequestBody),
+    Upstream(UpstreamBody),
+    Other(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
+}
+
+/// Why a body did not arrive whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than allowed; the sender's fault.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    /// It comes slower than allowed; the sender's fault.
+    #[error("the body came too slowly")]
+    TooSlow,
+    /// The connection ended or its framing broke in the middle.
+    #[error("the body was cut off")]
+    Broken,
+}
+
+/// The body of a request that a [`crate::Server`] received, held to its limits of size and pace.
+pub struct RequestBody {
+    incoming: Incoming,
+    remaining: u64,
+    pace: Pace,
+    fault: Fault,
+}
+
+/// What went wrong with a request's body, readable after the body was handed on.
+#[derive(Clone, Default)]
+pub(crate) struct Fault(Option<Arc<AtomicU8>>);
+
+/// How long a sender may keep us waiting: a credit that waiting uses up and data renews. Someone who sends a byte now
+/// and then runs out of it, however short each pause is; someone held back by our own reader does not.
+pub(crate) struct Pace {
+    credit: Duration,
+    limit: Duration,
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// The slowest pace that is not cut off in the long run.
+const BYTES_PER_SECOND_MIN: u64 = 1024;
+
+impl Body {
+    /// No body.
+    pub const fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// Bytes at hand.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::empty() } else { Self(Kind::Full(bytes)) }
+    }
+
+    /// Any other body, boxed unless it is known to be empty. A failure of it counts as cut off.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self(Kind::Other(Box::pin(Foreign(Box::pin(body)))))
+    }
+
+    /// Whether there is certainly nothing in it.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, Kind::Empty)
+    }
+}
+
+impl From<RequestBody> for Body {
+    fn from(body: RequestBody) -> Self {
+        if body.is_end_stream() { Self::empty() } else { Self(Kind::Request(body)) }
+    }
+}
+
+impl From<UpstreamBody> for Body {
+    fn from(body: UpstreamBody) -> Self {
+        if body.is_end_stream() { Self::empty() } else { Self(Kind::Upstream(body)) }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let kind = &mut self.get_mut().0;
+        match kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Request(body) => Pin::new(body).poll_frame(context),
+            Kind::Upstream(body) => Pin::new(body).poll_frame(context),
+            Kind::Other(body) => body.as_mut().poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Full(_) => false,
+            Kind::Request(body) => body.is_end_stream(),
+            Kind::Upstream(body) => body.is_end_stream(),
+            Kind::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Kind::Request(body) => body.size_hint(),
+            Kind::Upstream(body) => body.size_hint(),
+            Kind::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming, bytes_max: u64, wait_max: Duration) -> Self {
+        // Watched only where there is something to wait for: most requests have no body.
+        let fault = if incoming.is_end_stream() { Fault(None) } else { Fault(Some(Arc::default())) };
+        Self { incoming, remaining: bytes_max, pace: Pace::new(wait_max), fault }
+    }
+
+    /// A look at what went wrong that stays possible after the body was handed on.
+    pub fn watch(&self) -> impl Fn() -> Option<BodyError> + Send + Sync + use<> {
+        let fault = self.fault.clone();
+        move || fault.read()
+    }
+
+    fn fail(&self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.fault.write(error);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                // Trailers could smuggle what the checks of the head refuse; nothing here needs them.
+                let Ok(data) = frame.into_data() else { return Poll::Ready(None) };
+                let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                this.pace.received(size);
+                match this.remaining.checked_sub(size) {
+                    Some(remaining) => {
+                        this.remaining = remaining;
+                        Poll::Ready(Some(Ok(Frame::data(data))))
+                    }
+                    None => this.fail(BodyError::TooLarge),
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.fail(BodyError::Broken),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending if this.pace.exhausted(context) => this.fail(BodyError::TooSlow),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Fault {
+    fn write(&self, error: BodyError) {
+        if let Some(fault) = &self.0 {
+            fault.store(
+                match error {
+                    BodyError::TooLarge => 1,
+                    BodyError::TooSlow => 2,
+                    BodyError::Broken => 3,
+                },
+                Ordering::Release,
+            );
+        }
+    }
+
+    fn read(&self) -> Option<BodyError> {
+        match self.0.as_ref()?.load(Ordering::Acquire) {
+            1 => Some(BodyError::TooLarge),
+            2 => Some(BodyError::TooSlow),
+            3 => Some(BodyError::Broken),
+            _ => None,
+        }
+    }
+}
+
+impl Pace {
+    pub(crate) const fn new(limit: Duration) -> Self {
+        Self { credit: limit, limit, waiting: None }
+    }
+
+    pub(crate) fn received(&mut self, bytes: u64) {
+        if let Some((since, _)) = self.waiting.take() {
+            self.credit = self.credit.saturating_sub(since.elapsed());
+        }
+        let earned = Duration::from_micros(bytes.saturating_mul(1_000_000 / BYTES_PER_SECOND_MIN));
+        self.credit = self.credit.saturating_add(earned).min(self.limit);
+    }
+
+    /// To be asked when there is nothing to read; wakes the task when the credit is used up.
+    pub(crate) fn exhausted(&mut self, context: &mut Context<'_>) -> bool {
+        let credit = self.credit;
+        let (_, sleep) =
+            self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(credit))));
+        sleep.as_mut().poll(context).is_ready()
+    }
+}
+
+/// Someone else's body, its errors reduced to ours: they may quote what they carry.
+struct Foreign<B>(Pin<Box<B>>);
+
+impl<B> HttpBody for Foreign<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.as_mut().poll_frame(context).map_err(|_| BodyError::Broken)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

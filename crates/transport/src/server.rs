@@ -1,0 +1,276 @@
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use ward_base::Phi;
+use ward_monitor::event;
+
+use crate::framing::Inspector;
+use crate::io::{Guarded, socket};
+use crate::{Body, Peers, RequestBody, SpkiPin};
+
+/// Answers requests.
+pub trait Serve: Send + Sync + 'static {
+    /// What its answers carry.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
+
+    /// Answers one request. Dropped if the client goes away.
+    fn serve(
+        &self,
+        caller: &Caller,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Who is on the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Its address: of the previous hop, which is the client itself on the public listener only.
+    pub address: Phi<IpAddr>,
+    /// The key it proved; none on the public listener.
+    pub key: Option<SpkiPin>,
+}
+
+/// Bounds of a listener.
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// Connections at once. Those beyond it get 503; far beyond it they are closed.
+    pub connections_max: usize,
+    /// How long the TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a head may take to arrive, counted from the end of the previous answer: so also how long an idle
+    /// connection is kept.
+    pub header_read_timeout: Duration,
+    /// Bytes of a request's head, beyond which 431 is answered. At least 8 KiB are buffered.
+    pub header_bytes_max: usize,
+    /// Headers of a request, beyond which 431 is answered.
+    pub headers_max: usize,
+    /// Bytes of a request's body, beyond which reading it fails.
+    pub body_bytes_max: u64,
+    /// How long the client may keep us waiting for its body: each byte that comes renews a little of it.
+    pub body_read_timeout: Duration,
+    /// The same for a client that does not read its answer.
+    pub write_timeout: Duration,
+    /// How long answers may take to be finished once the listener is told to stop.
+    pub drain_timeout: Duration,
+    /// Whether ambiguous framing is refused before the parser sees it; for listeners that anyone can reach.
+    pub strict_framing: bool,
+}
+
+impl Default for ServerLimits {
+    /// For a listener of other tiers, which apply the outside's limits before.
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            handshake_timeout: Duration::from_secs(10),
+            header_read_timeout: Duration::from_secs(90),
+            header_bytes_max: 64 << 10,
+            headers_max: 100,
+            body_bytes_max: u64::MAX,
+            body_read_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+            strict_framing: false,
+        }
+    }
+}
+
+/// An HTTP/1.1 server over TLS.
+pub struct Server {
+    tls: Arc<ServerConfig>,
+    limits: ServerLimits,
+    clients: Option<Peers>,
+}
+
+/// Connections that are told to come back later, beyond the most that are served.
+const REFUSALS_MAX: usize = 64;
+
+impl Server {
+    /// A server for anyone who may connect according to `tls`.
+    pub const fn new(tls: Arc<ServerConfig>, limits: ServerLimits) -> Self {
+        Self { tls, limits, clients: None }
+    }
+
+    /// Closes connections, after the answer they are waiting for, whose key is no longer among `clients`. What `tls`
+    /// was made with must be the same list.
+    #[must_use]
+    pub fn with_clients(mut self, clients: &Peers) -> Self {
+        self.clients = Some(clients.clone());
+        self
+    }
+
+    /// Serves until `shutdown` completes, then takes nothing new, finishes what is being answered within the drain
+    /// timeout, and returns.
+    pub async fn serve<S: Serve>(self, listener: TcpListener, service: S, shutdown: impl Future<Output = ()>) {
+        let (stop, stopping) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            acceptor: TlsAcceptor::from(self.tls),
+            http: http(&self.limits),
+            limits: self.limits,
+            clients: self.clients,
+            stopping,
+        });
+        let service = Arc::new(service);
+        let open = Arc::new(Semaphore::new(shared.limits.connections_max));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut shutdown => break,
+                accepted = listener.accept() => accepted,
+                // Collected as they end, so that the set does not grow.
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    if let Ok(permit) = open.clone().try_acquire_owned() {
+                        connections.spawn(connection(shared.clone(), service.clone(), stream, address, permit));
+                    } else if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                        event!(Warning, "listener.full", connections = shared.limits.connections_max);
+                        connections.spawn(connection(shared.clone(), Arc::new(Full), stream, address, permit));
+                    }
+                }
+                Err(error) => {
+                    // Mostly a lack of file descriptors: turning round at once would only burn time.
+                    event!(Error, "listener.accept_failed", kind = error.kind());
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        let _ = stop.send(true);
+        let drained =
+            tokio::time::timeout(shared.limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            event!(Warning, "listener.drain_cut_off", connections = connections.len());
+        }
+    }
+}
+
+struct Shared {
+    acceptor: TlsAcceptor,
+    http: hyper::server::conn::http1::Builder,
+    limits: ServerLimits,
+    clients: Option<Peers>,
+    stopping: watch::Receiver<bool>,
+}
+
+fn http(limits: &ServerLimits) -> hyper::server::conn::http1::Builder {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(limits.header_bytes_max.max(64 << 10))
+        .half_close(false);
+    // The parser's own default costs no allocation.
+    if limits.headers_max != 100 {
+        http.max_headers(limits.headers_max);
+    }
+    http
+}
+
+/// One connection from its first byte to its last. Everything that goes wrong in here is the other side's affair and
+/// ends this connection alone.
+async fn connection<S: Serve>(
+    shared: Arc<Shared>,
+    service: Arc<S>,
+    stream: TcpStream,
+    address: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let Ok(socket) = socket(stream) else { return };
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.acceptor.accept(socket));
+    let Ok(Ok(stream)) = handshake.await else { return };
+    let key = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(SpkiPin::of);
+    let caller = Arc::new(Caller { address: Phi::new(address.ip().to_canonical()), key });
+    let limits = &shared.limits;
+    let inspector = limits.strict_framing.then(|| Inspector::new(limits.header_bytes_max));
+    let guarded = TokioIo::new(Guarded::new(stream, inspector, limits.write_timeout));
+    let answer = service_fn(|request: Request<Incoming>| {
+        let (service, caller) = (service.clone(), caller.clone());
+        let request = request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.body_read_timeout));
+        async move { Ok::<_, Infallible>(service.serve(&caller, request).await) }
+    });
+    let mut connection = std::pin::pin!(shared.http.serve_connection(guarded, answer));
+    let unwelcome = unwelcome(&shared, key);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return drop(permit),
+        () = unwelcome => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+/// Completes when a connection should end: the listener stops, or its key is no longer accepted.
+async fn unwelcome(shared: &Shared, key: Option<SpkiPin>) {
+    let mut stopping = shared.stopping.clone();
+    let stopped = async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    match (&shared.clients, key) {
+        (Some(clients), Some(key)) => {
+            let mut clients = clients.watch();
+            tokio::select! {
+                () = stopped => {}
+                _ = clients.wait_for(|pins| !pins.contains(&key)) => {}
+            }
+        }
+        _ => stopped.await,
+    }
+}
+
+/// Answers everything with 503.
+struct Full;
+
+impl Serve for Full {
+    type Body = Body;
+
+    async fn serve(&self, _: &Caller, _: Request<RequestBody>) -> Response<Body> {
+        let mut response = Response::new(Body::full("too many connections; try again\n"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}
+
+/// Any tower service, such as an axum router, as a [`Serve`]. The service finds the [`Caller`] among the request's
+/// extensions.
+pub struct TowerService<T>(pub T);
+
+impl<T, B> Serve for TowerService<T>
+where
+    T: tower::Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    T::Future: Send,
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
+
+    async fn serve(&self, caller: &Caller, mut request: Request<RequestBody>) -> Response<B> {
+        request.extensions_mut().insert(caller.clone());
+        match tower::ServiceExt::oneshot(self.0.clone(), request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
