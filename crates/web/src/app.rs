@@ -1,0 +1,217 @@
+//! The app tier, as the pages see it: JSON over HTTPS through the internal balancer.
+
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use ward_base::{Phi, Secret};
+
+use crate::trouble::Trouble;
+
+use crate::visit::Visit;
+use ward_transport::{Body, Upstream};
+
+/// The longest answer a page is made of.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+const FHIR: &str = "application/fhir+json";
+
+/// Who is signed in, and for how long.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Me {
+    pub(crate) display_name: String,
+    /// Seconds until the session ends if nothing happens.
+    #[serde(rename = "expires_in")]
+    pub(crate) remaining: u32,
+}
+
+/// An invitation, as the person invited sees it.
+#[derive(Deserialize)]
+pub(crate) struct Enrolment {
+    pub(crate) username: String,
+    pub(crate) totp_secret: String,
+    pub(crate) otpauth_uri: String,
+}
+
+/// A search's answer, and whether it is all.
+pub(crate) struct Found {
+    pub(crate) bundle: Phi<Value>,
+    pub(crate) more: bool,
+}
+
+/// Calls to the app tier.
+pub(crate) struct App {
+    upstream: Upstream,
+}
+
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    media_type: &'static str,
+    body: Bytes,
+    passive: bool,
+}
+
+impl App {
+    /// Calls through `upstream`.
+    pub(crate) fn new(upstream: Upstream) -> Self {
+        Self { upstream }
+    }
+
+    /// Who is signed in. `passive` does not count as being there.
+    pub(crate) async fn me(&self, visit: &Visit, passive: bool) -> Result<Me, Trouble> {
+        let call = Call { method: Method::GET, path: "/session", media_type: JSON, body: Bytes::new(), passive };
+        let answer = self.call(visit, call).await?;
+        serde_json::from_value(ok(answer)?.into_inner()).map_err(|_| Trouble::Unavailable)
+    }
+
+    /// Checks a password; gives a challenge for the second factor.
+    pub(crate) async fn sign_in(&self, visit: &Visit, username: &str, password: &str) -> Result<Secret, Trouble> {
+        let body = json!({"username": username, "password": password});
+        let answer = ok(self.post(visit, "/session/sign-in", &body).await?)?;
+        secret(&answer, "challenge")
+    }
+
+    /// Checks a code; gives the session's token.
+    pub(crate) async fn second_factor(&self, visit: &Visit, challenge: &str, code: &str) -> Result<Secret, Trouble> {
+        let body = json!({"challenge": challenge, "code": code});
+        let answer = ok(self.post(visit, "/session/second-factor", &body).await?)?;
+        secret(&answer, "session")
+    }
+
+    /// Ends the session.
+    pub(crate) async fn sign_out(&self, visit: &Visit) -> Result<(), Trouble> {
+        ok(self.post(visit, "/session/sign-out", &json!({})).await?).map(drop)
+    }
+
+    /// What an invitation shows.
+    pub(crate) async fn enrolment(&self, visit: &Visit, token: &str) -> Result<Enrolment, Trouble> {
+        let answer = self.post(visit, "/session/enrolment", &json!({"token": token})).await?;
+        serde_json::from_value(ok(answer)?.into_inner()).map_err(|_| Trouble::Unavailable)
+    }
+
+    /// Accepts an invitation.
+    pub(crate) async fn enrol(&self, visit: &Visit, token: &str, password: &str, code: &str) -> Result<(), Trouble> {
+        let body = json!({"token": token, "password": password, "code": code});
+        ok(self.post(visit, "/session/enrolment/complete", &body).await?).map(drop)
+    }
+
+    /// Reads one patient.
+    pub(crate) async fn patient(&self, visit: &Visit, id: &str) -> Result<Phi<Value>, Trouble> {
+        let path = format!("/fhir/R4/Patient/{id}");
+        let call = Call { method: Method::GET, path: &path, media_type: FHIR, body: Bytes::new(), passive: false };
+        ok(self.call(visit, call).await?)
+    }
+
+    /// Searches a type. If the app tier refuses a parameter of `wishes` (sorting, narrowing), asks without them.
+    pub(crate) async fn search(
+        &self,
+        visit: &Visit,
+        resource_type: &str,
+        parameters: &[(&str, &str)],
+        wishes: &[(&str, &str)],
+    ) -> Result<Found, Trouble> {
+        let path = format!("/fhir/R4/{resource_type}/_search");
+        let form = |pairs: &[&[(&str, &str)]]| Bytes::from(encoded(pairs));
+        let call = |body| Call { method: Method::POST, path: &path, media_type: FORM, body, passive: false };
+        let mut answer = self.call(visit, call(form(&[parameters, wishes]))).await?;
+        if answer.0 == StatusCode::BAD_REQUEST && !wishes.is_empty() {
+            answer = self.call(visit, call(form(&[parameters]))).await?;
+        }
+        let bundle = ok(answer)?;
+        let more = crate::view::has_more(bundle.expose());
+        Ok(Found { bundle, more })
+    }
+
+    /// Stores a new resource.
+    pub(crate) async fn create(&self, visit: &Visit, resource_type: &str, resource: &Value) -> Result<(), Trouble> {
+        let path = format!("/fhir/R4/{resource_type}");
+        let body = Bytes::from(resource.to_string());
+        let call = Call { method: Method::POST, path: &path, media_type: FHIR, body, passive: false };
+        ok(self.call(visit, call).await?).map(drop)
+    }
+
+    /// Who has looked at a patient's record.
+    pub(crate) async fn accesses(&self, visit: &Visit, patient: &str) -> Result<Phi<Value>, Trouble> {
+        ok(self.post(visit, "/ward/accesses", &json!({"patient": patient})).await?)
+    }
+
+    async fn post(&self, visit: &Visit, path: &str, body: &Value) -> Result<(StatusCode, Phi<Value>), Trouble> {
+        let body = Bytes::from(body.to_string());
+        self.call(visit, Call { method: Method::POST, path, media_type: JSON, body, passive: false }).await
+    }
+
+    async fn call(&self, visit: &Visit, call: Call<'_>) -> Result<(StatusCode, Phi<Value>), Trouble> {
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(call.path)
+            .body(Body::full(call.body))
+            .map_err(|_| Trouble::Missing)?;
+        let headers = request.headers_mut();
+        *headers = visit.passed_on.clone();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(call.media_type));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/fhir+json, application/json"));
+        headers.insert(
+            HeaderName::from_static("x-ward-purpose-of-use"),
+            HeaderValue::from_static(ward_identity::Purpose::Treatment.name()),
+        );
+        if let Some(authorization) = visit.authorization() {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        if call.passive {
+            headers.insert(HeaderName::from_static("x-ward-passive"), HeaderValue::from_static("1"));
+        }
+        let response = self.upstream.send(request).await.map_err(|_| Trouble::Unavailable)?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| Trouble::Unavailable)?.to_bytes();
+        let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
+        Ok((parts.status, Phi::new(value)))
+    }
+}
+
+fn ok((status, value): (StatusCode, Phi<Value>)) -> Result<Phi<Value>, Trouble> {
+    Trouble::of(status).map_or(Ok(value), Err)
+}
+
+fn secret(answer: &Phi<Value>, name: &str) -> Result<Secret, Trouble> {
+    let text = answer.expose().get(name).and_then(Value::as_str).ok_or(Trouble::Unavailable)?;
+    Ok(Secret::new(text.as_bytes().to_vec()))
+}
+
+/// `application/x-www-form-urlencoded`.
+fn encoded(pairs: &[&[(&str, &str)]]) -> String {
+    use std::fmt::Write as _;
+    let mut form = String::new();
+    for (name, value) in pairs.iter().copied().flatten() {
+        if !form.is_empty() {
+            form.push('&');
+        }
+        for (position, part) in [name, value].into_iter().enumerate() {
+            if position == 1 {
+                form.push('=');
+            }
+            for byte in part.bytes() {
+                if byte.is_ascii_alphanumeric() || b"-._*".contains(&byte) {
+                    form.push(char::from(byte));
+                } else {
+                    let _ = write!(form, "%{byte:02X}");
+                }
+            }
+        }
+    }
+    form
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded() {
+        let form = encoded(&[&[("name", "Zoë & Co"), ("a", "b=c+d")], &[("_count", "5")]]);
+        assert_eq!(form, "name=Zo%C3%AB%20%26%20Co&a=b%3Dc%2Bd&_count=5");
+    }
+}

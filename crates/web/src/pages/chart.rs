@@ -1,0 +1,136 @@
+//! A patient's record on one page.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use serde_json::Value;
+
+use super::{Layout, html, patient_id, read_patient};
+use crate::app::Found;
+use crate::site::Site;
+use crate::trouble::Trouble;
+use crate::view::lists::{List, ListKind};
+use crate::view::notes::{self, Note};
+use crate::view::patient::Patient;
+use crate::view::vitals::Vitals;
+use crate::visit::Signed;
+
+#[derive(Template)]
+#[template(path = "chart.html")]
+struct ChartPage {
+    layout: Layout,
+    handle: String,
+    saved: bool,
+    patient: Patient,
+    lists: Vec<List>,
+    vitals: Vitals,
+    notes: Vec<Note>,
+    notes_problem: Option<&'static str>,
+}
+
+/// `GET /patients/{handle}`.
+pub(crate) async fn chart(
+    State(site): State<Arc<Site>>,
+    signed: Signed,
+    Path(handle): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Trouble> {
+    let id = patient_id(&signed, &handle)?;
+    let reference = format!("Patient/{}", id.expose());
+    let about = [("patient", reference.as_str()), ("_count", "200")];
+    let vital_signs = [("category", "vital-signs"), ("_sort", "-date")];
+    let (app, visit) = (&site.app, &signed.visit);
+    // All at once: the page is as slow as the slowest of them, not as their sum.
+    let (me, patient, conditions, requests, statements, allergies, encounters, vitals, documents, compositions) = tokio::join!(
+        app.me(visit, false),
+        app.patient(visit, id.expose()),
+        app.search(visit, "Condition", &about, &[]),
+        app.search(visit, "MedicationRequest", &about, &[]),
+        app.search(visit, "MedicationStatement", &about, &[]),
+        app.search(visit, "AllergyIntolerance", &about, &[]),
+        app.search(visit, "Encounter", &about, &[("_sort", "-date")]),
+        app.search(visit, "Observation", &about, &vital_signs),
+        app.search(visit, "DocumentReference", &about, &[("_sort", "-date")]),
+        app.search(visit, "Composition", &about, &[("_sort", "-date")]),
+    );
+    let (me, patient) = (me?, patient?);
+    let lists = vec![
+        list(ListKind::Conditions, &[conditions]),
+        list(ListKind::Medications, &[requests, statements]),
+        list(ListKind::Allergies, &[allergies]),
+        list(ListKind::Encounters, &[encounters]),
+    ];
+    let vitals = match &vitals {
+        Ok(found) => Vitals::new(found.bundle.expose(), found.more, None),
+        Err(trouble) => Vitals::new(&Value::Null, false, Some(trouble.sentence())),
+    };
+    let written = [documents, compositions];
+    let bundles: Vec<&Value> = written.iter().flatten().map(|found| found.bundle.expose()).collect();
+    html(&ChartPage {
+        layout: Layout::signed_in("Patient record", me),
+        handle,
+        saved: query.as_deref() == Some("saved"),
+        patient: read_patient(&site, &patient),
+        lists,
+        vitals,
+        notes: notes::notes(&bundles),
+        notes_problem: written.iter().find_map(|found| found.as_ref().err()).map(|trouble| trouble.sentence()),
+    })
+}
+
+fn list(kind: ListKind, found: &[Result<Found, Trouble>]) -> List {
+    let bundles: Vec<&Value> = found.iter().flatten().map(|found| found.bundle.expose()).collect();
+    let more = found.iter().flatten().any(|found| found.more);
+    let problem = found.iter().find_map(|found| found.as_ref().err()).map(|trouble| trouble.sentence());
+    List::new(kind, &bundles, more, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Me;
+    use serde_json::json;
+    use ward_base::Timestamp;
+
+    /// A page of a record in which every text is hostile.
+    #[test]
+    fn no_text_of_a_record_becomes_markup() {
+        let evil = "<img src=x onerror=alert(1)>\"'&";
+        let entry = |resource: Value| json!({"entry": [{"resource": resource}]});
+        let conditions = entry(json!({"resourceType": "Condition", "code": {"text": evil}, "onsetString": evil}));
+        let observation = |date: &str| {
+            json!({"resource": {"resourceType": "Observation", "status": evil, "code": {"text": evil},
+                   "effectiveDateTime": date, "valueQuantity": {"value": 1.5, "unit": evil}}})
+        };
+        let vitals = json!({"entry": [observation("2024-01-01"), observation("2024-02-01")]});
+        let note = entry(json!({"resourceType": "Composition", "title": evil, "date": evil, "author": [{"display": evil}],
+            "section": [{"title": evil, "text": {"div": format!("<div>&lt;script&gt;{evil}</div>")}}]}));
+        let patient = json!({"name": [{"text": evil}], "birthDate": evil, "gender": evil,
+            "identifier": [{"type": {"text": evil}, "value": evil}], "address": [{"text": evil}]});
+        let page = ChartPage {
+            layout: Layout::signed_in("Patient record", Me { display_name: evil.to_owned(), remaining: 900 }),
+            handle: "h".to_owned(),
+            saved: false,
+            patient: Patient::new(&patient, Timestamp(0)),
+            lists: vec![List::new(ListKind::Conditions, &[&conditions], false, None)],
+            vitals: Vitals::new(&vitals, false, None),
+            notes: notes::notes(&[&note]),
+            notes_problem: None,
+        };
+        assert_eq!(page.vitals.graphs.len(), 1);
+        let page = page.render().unwrap();
+        for forbidden in ["<img", "<script>", " style=", "onerror=alert(1)>", "\"'&"] {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+        assert!(page.matches("&#60;img src=x onerror=alert(1)&#62;").count() >= 10);
+        assert!(!page.contains("<title>&#60;"), "no name in the title");
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_loaded_does_not_take_the_others_along() {
+        let list = list(ListKind::Allergies, &[Err(Trouble::Unavailable)]);
+        assert_eq!(list.problem, Some("These cannot be loaded at the moment."));
+    }
+}
