@@ -1,6 +1,6 @@
 //! Places in ordered answers, as bytes. Each kind has a tag, so that one cannot be used where another belongs.
 
-use crate::{Position, StoreError};
+use crate::{Position, StoreError, sorting::Key};
 
 const VERSION: u8 = 1;
 const MOMENT: u8 = 2;
@@ -58,8 +58,8 @@ pub(crate) fn of_sorted(keys: &[Option<Vec<u8>>], rid: i64) -> Position {
 }
 
 /// The `count` keys and the resource of [`of_sorted`].
-pub(crate) fn sorted(position: &Position, count: usize) -> Result<(Vec<Option<Vec<u8>>>, i64), StoreError> {
-    let read = || -> Option<(Vec<Option<Vec<u8>>>, i64)> {
+pub(crate) fn sorted(position: &Position, count: usize) -> Result<(Key, i64), StoreError> {
+    let read = || -> Option<(Key, i64)> {
         let rest = position.0.strip_prefix(&[SORTED])?;
         let (rid, mut rest) = rest.split_first_chunk::<8>()?;
         let mut keys = Vec::new();

@@ -1,5 +1,7 @@
 //! Reading: versions, history, export, records.
 
+use std::cmp::Reverse;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 use ward_base::{Phi, Timestamp};
@@ -151,7 +153,7 @@ impl<'a> Snapshot<'a> {
             places.extend(rows.collect::<Result<Vec<_>, _>>()?);
         }
         // A resource's versions have different times, so time and resource name a version.
-        places.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+        places.sort_unstable_by_key(|(updated, rid, _)| Reverse((*updated, *rid)));
         let next = more(&mut places, page.count)
             .then(|| places.last().map(|(updated, rid, _)| position::of_moment(*updated, *rid)));
         let mut entries = Vec::with_capacity(places.len());
