@@ -1,8 +1,4 @@
-use std::sync::LazyLock;
-
-/// The concrete resource types of R4 in byte order, one a line.
-static NAMES: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| include_str!("../definitions/resource-types.txt").lines().collect());
+use crate::definitions::{self, Definition};
 
 /// One of the 146 concrete resource types of FHIR R4 (<https://hl7.org/fhir/R4/resourcelist.html>).
 ///
@@ -14,23 +10,33 @@ pub struct ResourceType(u16);
 impl ResourceType {
     /// The type called exactly `name`; `None` if R4 has none of that name. Abstract types have no value.
     pub fn parse(name: &str) -> Option<Self> {
-        let position = NAMES.binary_search(&name).ok()?;
+        let position = definitions::resources().binary_search_by(|one| one.path.cmp(name)).ok()?;
         u16::try_from(position).ok().map(Self)
     }
 
     /// The name as it stands in `resourceType`.
     pub fn name(self) -> &'static str {
-        NAMES.get(self.index()).copied().unwrap_or_default()
+        definitions::resources().get(self.index()).map_or("", |one| one.path)
     }
 
     /// Every type, in the order of the names.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..u16::try_from(NAMES.len()).unwrap_or(u16::MAX)).map(Self)
+        (0..u16::try_from(definitions::resources().len()).unwrap_or(u16::MAX)).map(Self)
     }
 
     /// The place of the type in [`ResourceType::all`]; dense, so that tables may be indexed by it.
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The type whose [`index`](Self::index) this is; `None` if there are not so many.
+    pub fn from_number(number: u16) -> Option<Self> {
+        (usize::from(number) < definitions::resources().len()).then_some(Self(number))
+    }
+
+    /// What the specification says of it.
+    pub(crate) fn definition(self) -> Option<&'static Definition> {
+        definitions::resources().get(self.index())
     }
 }
 
@@ -56,7 +62,10 @@ mod tests {
         for (position, resource_type) in ResourceType::all().enumerate() {
             assert_eq!(ResourceType::parse(resource_type.name()), Some(resource_type));
             assert_eq!(resource_type.index(), position);
+            assert_eq!(ResourceType::from_number(u16::try_from(position).unwrap()), Some(resource_type));
+            assert_eq!(resource_type.definition().unwrap().path, resource_type.name());
         }
+        assert_eq!(ResourceType::from_number(146), None);
         for name in ["", "patient", "Resource", "DomainResource", "HumanName", "Patient "] {
             assert_eq!(ResourceType::parse(name), None, "{name}");
         }
