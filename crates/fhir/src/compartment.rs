@@ -20,7 +20,12 @@ static MEMBERS: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::n
 
 /// The patients whose compartments `resource` is in, each once. The first is its owner: its body is sealed under
 /// that patient's key.
-pub fn patients(resource_type: ResourceType, resource: &Value, id: Option<&str>, base: &str) -> Vec<ResourceId> {
+pub fn patients(
+    resource_type: ResourceType,
+    resource: &Value,
+    id: Option<&str>,
+    base: &str,
+) -> Vec<ResourceId> {
     if resource_type.name() == "Patient" {
         return id.and_then(|id| ResourceId::parse(id).ok()).into_iter().collect();
     }
@@ -29,7 +34,9 @@ pub fn patients(resource_type: ResourceType, resource: &Value, id: Option<&str>,
     for name in parameters {
         let Some(parameter) = search::parameter(resource_type, name) else { continue };
         for value in search::extract_parameter(parameter, resource, base) {
-            let SearchValue::Reference { resource_type: Some(kind), id: Some(id), .. } = value else { continue };
+            let SearchValue::Reference { resource_type: Some(kind), id: Some(id), .. } = value else {
+                continue;
+            };
             if kind.name() == "Patient"
                 && let Ok(id) = ResourceId::parse(&id)
                 && !found.contains(&id)
@@ -57,7 +64,9 @@ mod tests {
         assert_eq!(of(json!({"resourceType": "Patient", "id": "a"})), ["a"]);
         assert_eq!(of(json!({"resourceType": "Observation", "subject": {"reference": "Patient/b"}})), ["b"]);
         assert_eq!(
-            of(json!({"resourceType": "Observation", "subject": {"reference": "https://h/fhir/R4/Patient/b"}})),
+            of(
+                json!({"resourceType": "Observation", "subject": {"reference": "https://h/fhir/R4/Patient/b"}})
+            ),
             ["b"]
         );
         assert!(of(json!({"resourceType": "Observation", "subject": {"reference": "Group/b"}})).is_empty());

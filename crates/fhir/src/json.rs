@@ -282,7 +282,8 @@ impl Parser<'_> {
         if !(0xDC00..=0xDFFF).contains(&second) {
             return Err(JsonErrorKind::InvalidEscape);
         }
-        char::from_u32(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)).ok_or(JsonErrorKind::InvalidEscape)
+        char::from_u32(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00))
+            .ok_or(JsonErrorKind::InvalidEscape)
     }
 
     /// The four digits after `u`, at which the parser stands.
@@ -351,7 +352,9 @@ mod tests {
 
     #[test]
     fn numbers_and_order_are_kept() {
-        for text in ["1.00", "1e3", "1E+03", "-0", "0.0", "123456789012345678901234567890.5", r#"{"b":1,"a":[]}"#] {
+        for text in
+            ["1.00", "1e3", "1E+03", "-0", "0.0", "123456789012345678901234567890.5", r#"{"b":1,"a":[]}"#]
+        {
             assert_eq!(round(text), text);
         }
         assert_eq!(round(" { \"a\" : [ true , null ] }\r\n"), r#"{"a":[true,null]}"#);
@@ -376,7 +379,19 @@ mod tests {
         for text in ["", " ", "{", "{\"a\"", "{\"a\":", "[1,", "\"a", "tru", "-", "1.", "1e", "\"\\u12"] {
             assert_eq!(refused(text.as_bytes()).0, UnexpectedEnd, "{text}");
         }
-        for text in ["{a:1}", "{\"a\" 1}", "[1 2]", "[1,]", "{\"a\":1,}", "nul1", "+1", ".5", "NaN", "'a'", "\u{feff}1"] {
+        for text in [
+            "{a:1}",
+            "{\"a\" 1}",
+            "[1 2]",
+            "[1,]",
+            "{\"a\":1,}",
+            "nul1",
+            "+1",
+            ".5",
+            "NaN",
+            "'a'",
+            "\u{feff}1",
+        ] {
             assert_eq!(refused(text.as_bytes()).0, UnexpectedCharacter, "{text}");
         }
         for text in ["01", "-a", "1.a", "1e+a"] {

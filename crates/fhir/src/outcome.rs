@@ -117,10 +117,8 @@ impl Issue {
 
 /// An `OperationOutcome` of `issues`. R4 demands at least one; for none it says that all is well.
 pub fn operation_outcome(issues: &[Issue]) -> Value {
-    let all_well = [Issue {
-        severity: Severity::Information,
-        ..Issue::error(IssueCode::Informational, "no issues")
-    }];
+    let all_well =
+        [Issue { severity: Severity::Information, ..Issue::error(IssueCode::Informational, "no issues") }];
     let issues = if issues.is_empty() { &all_well } else { issues };
     let mut outcome = Map::new();
     outcome.insert("resourceType".to_owned(), "OperationOutcome".into());

@@ -68,7 +68,9 @@ impl Primitive {
             Self::Oid => "must be an OID such as urn:oid:1.2.3",
             Self::Uuid => "must be a UUID such as urn:uuid:c757873d-ec9a-4326-a141-556f43239520",
             Self::Date => "must be a date: YYYY, YYYY-MM or YYYY-MM-DD",
-            Self::DateTime => "must be a date, or a date with time and zone such as 2015-02-07T13:28:17-05:00",
+            Self::DateTime => {
+                "must be a date, or a date with time and zone such as 2015-02-07T13:28:17-05:00"
+            }
             Self::Instant => "must be a moment with seconds and zone such as 2015-02-07T13:28:17.239+02:00",
             Self::Time => "must be a time of day: hh:mm:ss",
             Self::Base64Binary => "must be base64",
@@ -83,7 +85,9 @@ impl Primitive {
             (Self::PositiveInt, Value::Number(number)) => whole(number, 1),
             (Self::UnsignedInt, Value::Number(number)) => whole(number, 0),
             (Self::Decimal, Value::Number(_)) => true,
-            (Self::Boolean | Self::Integer | Self::PositiveInt | Self::UnsignedInt | Self::Decimal, _) => false,
+            (Self::Boolean | Self::Integer | Self::PositiveInt | Self::UnsignedInt | Self::Decimal, _) => {
+                false
+            }
             (_, Value::String(text)) => self.accepts_text(text),
             _ => false,
         }
@@ -96,14 +100,19 @@ impl Primitive {
                     && text.bytes().all(|byte| byte >= b' ' || matches!(byte, b'\n' | b'\r' | b'\t'))
             }
             Self::Code => {
-                !text.is_empty() && text.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace))
+                !text.is_empty()
+                    && text.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace))
             }
             Self::Id => ward_base::ResourceId::parse(text).is_ok(),
-            Self::Uri | Self::Url | Self::Canonical => !text.is_empty() && !text.contains(char::is_whitespace),
+            Self::Uri | Self::Url | Self::Canonical => {
+                !text.is_empty() && !text.contains(char::is_whitespace)
+            }
             Self::Oid => text.strip_prefix("urn:oid:").is_some_and(|rest| {
                 rest.starts_with(['0', '1', '2'])
                     && rest.split('.').all(|arc| {
-                        !arc.is_empty() && arc.bytes().all(|byte| byte.is_ascii_digit()) && (arc.len() == 1 || !arc.starts_with('0'))
+                        !arc.is_empty()
+                            && arc.bytes().all(|byte| byte.is_ascii_digit())
+                            && (arc.len() == 1 || !arc.starts_with('0'))
                     })
             }),
             Self::Uuid => text.strip_prefix("urn:uuid:").is_some_and(|rest| {
@@ -178,7 +187,11 @@ impl Moment {
         }
         let rest = text.get(4..)?;
         if rest.is_empty() {
-            return Some(Self { start: day(year, 1, 1) * DAY, end: day(year + 1, 1, 1) * DAY, precision: Precision::Year });
+            return Some(Self {
+                start: day(year, 1, 1) * DAY,
+                end: day(year + 1, 1, 1) * DAY,
+                precision: Precision::Year,
+            });
         }
         let month = i64::from(number(rest.strip_prefix('-')?.get(..2)?)?);
         let rest = rest.get(3..)?;
@@ -188,7 +201,11 @@ impl Moment {
         let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
         let next = day(next_year, next_month, 1);
         if rest.is_empty() {
-            return Some(Self { start: day(year, month, 1) * DAY, end: next * DAY, precision: Precision::Month });
+            return Some(Self {
+                start: day(year, month, 1) * DAY,
+                end: next * DAY,
+                precision: Precision::Month,
+            });
         }
         let date = i64::from(number(rest.strip_prefix('-')?.get(..2)?)?);
         let rest = rest.get(3..)?;
@@ -207,7 +224,8 @@ impl Moment {
                 (micros, if exact { Precision::Fraction } else { Precision::Second }, zone)
             }
             None => {
-                let (hours, minutes) = (number(clock.get(..2)?)?, number(clock.get(2..)?.strip_prefix(':')?.get(..2)?)?);
+                let (hours, minutes) =
+                    (number(clock.get(..2)?)?, number(clock.get(2..)?.strip_prefix(':')?.get(..2)?)?);
                 if hours > 23 || minutes > 59 {
                     return None;
                 }
@@ -300,13 +318,35 @@ mod tests {
     fn formats_are_those_of_the_specification() {
         use Primitive::*;
         check(Boolean, &[json!(true)], &[json!("true"), json!(1)]);
-        check(Integer, &[json!(-5), json!(2_147_483_647)], &[json!(2_147_483_648_i64), json!(1.5), json!("1")]);
+        check(
+            Integer,
+            &[json!(-5), json!(2_147_483_647)],
+            &[json!(2_147_483_648_i64), json!(1.5), json!("1")],
+        );
         check(PositiveInt, &[json!(1)], &[json!(0)]);
         check(Decimal, &[json!(1.50)], &[json!("1.5")]);
         check(String, &[json!("a b")], &[json!(""), json!("  "), json!("a\u{1}"), json!(1)]);
         check(Code, &[json!("a b")], &[json!(" a"), json!("a  b"), json!("")]);
-        check(Date, &[json!("2015"), json!("2015-02"), json!("2016-02-29")], &[json!("2015-02-29"), json!("2015-13"), json!("15"), json!("2015-02-07T00:00:00Z"), json!("2015-2-7")]);
-        check(DateTime, &[json!("2015-02-07T13:28:17-05:00"), json!("2015")], &[json!("2015-02-07T25:00:00Z"), json!("2015-02-07T13:28:17+25:00"), json!("2015-02-07 13:28:17Z")]);
+        check(
+            Date,
+            &[json!("2015"), json!("2015-02"), json!("2016-02-29")],
+            &[
+                json!("2015-02-29"),
+                json!("2015-13"),
+                json!("15"),
+                json!("2015-02-07T00:00:00Z"),
+                json!("2015-2-7"),
+            ],
+        );
+        check(
+            DateTime,
+            &[json!("2015-02-07T13:28:17-05:00"), json!("2015")],
+            &[
+                json!("2015-02-07T25:00:00Z"),
+                json!("2015-02-07T13:28:17+25:00"),
+                json!("2015-02-07 13:28:17Z"),
+            ],
+        );
         check(Instant, &[json!("2015-02-07T13:28:17.239+02:00")], &[json!("2015-02-07")]);
         check(Time, &[json!("10:00:00"), json!("10:00:00.5")], &[json!("10:00"), json!("24:00:00")]);
         check(Oid, &[json!("urn:oid:1.2.3")], &[json!("1.2.3"), json!("urn:oid:3.1"), json!("urn:oid:1.02")]);

@@ -13,7 +13,10 @@ enum Step {
     /// A child by name; if there is none, any form of a choice of that name.
     Child(Box<str>),
     /// One form of a choice, by its JSON name; the plain name is what stands there if it is no choice.
-    Form { form: Box<str>, plain: Box<str> },
+    Form {
+        form: Box<str>,
+        plain: Box<str>,
+    },
     /// Keeps references to this type.
     ResolvesTo(ResourceType),
     /// Keeps objects whose child has this text.
@@ -21,6 +24,8 @@ enum Step {
     /// Keeps objects with this extension.
     WhereExtension(Box<str>),
     Index(usize),
+    /// `%resource`: starts again at the resource, wherever in it the path began.
+    Resource,
     /// `deceased.exists() and deceased != false`, of the one parameter that combines.
     PresentAndNotFalse,
 }
@@ -37,10 +42,23 @@ impl Expression {
         split_union(text).into_iter().map(|part| path(part.trim())).collect::<Option<Vec<_>>>().map(Self)
     }
 
-    /// Gives every value that the expression finds in `root` to `found`.
-    pub(crate) fn evaluate<'v>(&self, root: &'v Value, found: &mut dyn FnMut(&'v Value)) {
+    /// Gives every value that the expression finds in `resource` to `found`.
+    pub(crate) fn evaluate<'v>(&self, resource: &'v Value, found: &mut dyn FnMut(&'v Value)) {
+        self.evaluate_within(resource, resource, found);
+    }
+
+    /// Gives every value that the expression finds in `element`, a part of `resource`, to `found`.
+    pub(crate) fn evaluate_within<'v>(
+        &self,
+        element: &'v Value,
+        resource: &'v Value,
+        found: &mut dyn FnMut(&'v Value),
+    ) {
         for steps in &self.0 {
-            walk(root, steps, found);
+            match steps.split_first() {
+                Some((Step::Resource, rest)) => walk(resource, rest, found),
+                _ => walk(element, steps, found),
+            }
         }
     }
 
@@ -81,32 +99,49 @@ fn split_union(text: &str) -> Vec<&str> {
 }
 
 fn path(text: &str) -> Option<Vec<Step>> {
-    let text = text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')).unwrap_or(text);
-    if let Some((inner, name)) = text.split_once(" as ") {
-        let mut steps = path(inner.trim())?;
-        cast(&mut steps, name.trim());
+    if let Some(open) = text.strip_prefix('(') {
+        let (inner, rest) = open.split_once(')')?;
+        let mut steps = match inner.split_once(" as ") {
+            Some((inner, name)) => {
+                let mut steps = path(inner.trim())?;
+                cast(&mut steps, name.trim());
+                steps
+            }
+            None => path(inner.trim())?,
+        };
+        match rest.strip_prefix('.') {
+            Some(rest) => split_dots(rest).into_iter().try_for_each(|part| step(part, &mut steps))?,
+            None if rest.is_empty() => {}
+            None => return None,
+        }
         return Some(steps);
     }
     let mut steps = Vec::new();
-    let mut first = true;
-    for part in split_dots(text) {
-        if std::mem::take(&mut first) && part.starts_with(|letter: char| letter.is_ascii_uppercase()) {
-            continue;
-        }
-        if let Some(name) = call(part, "as").or_else(|| call(part, "ofType")) {
-            cast(&mut steps, name);
-        } else if let Some(condition) = call(part, "where") {
-            steps.push(where_step(condition)?);
-        } else if let Some((name, index)) = part.strip_suffix(']').and_then(|part| part.split_once('[')) {
-            steps.push(Step::Child(name.into()));
-            steps.push(Step::Index(index.parse().ok()?));
-        } else if part.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !part.is_empty() {
-            steps.push(Step::Child(part.into()));
-        } else {
-            return None;
-        }
+    let mut parts = split_dots(text).into_iter().peekable();
+    if parts.next_if_eq(&"%resource").is_some() {
+        steps.push(Step::Resource);
+    } else {
+        parts.next_if(|part| part.starts_with(|letter: char| letter.is_ascii_uppercase()));
     }
+    parts.try_for_each(|part| step(part, &mut steps))?;
     Some(steps)
+}
+
+/// Appends what `part`, one part of a path between dots, does.
+fn step(part: &str, steps: &mut Vec<Step>) -> Option<()> {
+    if let Some(name) = call(part, "as").or_else(|| call(part, "ofType")) {
+        cast(steps, name);
+    } else if let Some(condition) = call(part, "where") {
+        steps.push(where_step(condition)?);
+    } else if let Some((name, index)) = part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+        steps.push(Step::Child(name.into()));
+        steps.push(Step::Index(index.parse().ok()?));
+    } else if part.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !part.is_empty() {
+        steps.push(Step::Child(part.into()));
+    } else {
+        return None;
+    }
+    Some(())
 }
 
 fn split_dots(text: &str) -> Vec<&str> {
@@ -194,7 +229,10 @@ fn walk<'v>(value: &'v Value, steps: &[Step], found: &mut dyn FnMut(&'v Value)) 
         }
         Step::ResolvesTo(kind) => {
             let stated = value.get("type").and_then(Value::as_str) == Some(kind.name());
-            let named = value.get("reference").and_then(Value::as_str).is_some_and(|text| refers_to(text, kind.name()));
+            let named = value
+                .get("reference")
+                .and_then(Value::as_str)
+                .is_some_and(|text| refers_to(text, kind.name()));
             if stated || named {
                 walk(value, rest, found);
             }
@@ -206,7 +244,9 @@ fn walk<'v>(value: &'v Value, steps: &[Step], found: &mut dyn FnMut(&'v Value)) 
         }
         Step::WhereExtension(url) => {
             let extensions = value.get("extension").and_then(Value::as_array);
-            if extensions.is_some_and(|all| all.iter().any(|one| one.get("url").and_then(Value::as_str) == Some(url))) {
+            if extensions
+                .is_some_and(|all| all.iter().any(|one| one.get("url").and_then(Value::as_str) == Some(url)))
+            {
                 walk(value, rest, found);
             }
         }
@@ -215,6 +255,8 @@ fn walk<'v>(value: &'v Value, steps: &[Step], found: &mut dyn FnMut(&'v Value)) 
                 walk(value, rest, found);
             }
         }
+        // Taken before the walk begins.
+        Step::Resource => {}
         Step::PresentAndNotFalse => found(value),
     }
 }

@@ -106,7 +106,11 @@ pub fn extract_for(query: &Query, resource: &Value, base: &str) -> Vec<Extracted
 }
 
 /// The values of one parameter.
-pub fn extract_parameter(parameter: &'static SearchParameter, resource: &Value, base: &str) -> Vec<SearchValue> {
+pub fn extract_parameter(
+    parameter: &'static SearchParameter,
+    resource: &Value,
+    base: &str,
+) -> Vec<SearchValue> {
     let mut values = Vec::new();
     collect(parameter, resource, base, &mut |value| values.push(value));
     values
@@ -148,23 +152,31 @@ fn collect(parameter: &SearchParameter, resource: &Value, base: &str, out: &mut 
         if parameter.components.is_empty() {
             convert(parameter.kind, element, base, out);
         } else {
-            composite(parameter, element, base, out);
+            composite(parameter, element, resource, base, out);
         }
     });
 }
 
 /// All combinations of the components' values within one element.
-fn composite(parameter: &SearchParameter, element: &Value, base: &str, out: &mut dyn FnMut(SearchValue)) {
+fn composite(
+    parameter: &SearchParameter,
+    element: &Value,
+    resource: &Value,
+    base: &str,
+    out: &mut dyn FnMut(SearchValue),
+) {
     let mut rows: Vec<Vec<SearchValue>> = vec![Vec::new()];
     for component in &parameter.components {
         let mut values = Vec::new();
-        component.expression.evaluate(element, &mut |value| {
+        component.expression.evaluate_within(element, resource, &mut |value| {
             convert(component.kind, value, base, &mut |value| values.push(value));
         });
         rows = rows
             .iter()
             .flat_map(|row| {
-                values.iter().map(move |value| row.iter().cloned().chain(std::iter::once(value.clone())).collect())
+                values
+                    .iter()
+                    .map(move |value| row.iter().cloned().chain(std::iter::once(value.clone())).collect())
             })
             // A pathological resource must not multiply without end.
             .take(1_000)
@@ -209,22 +221,36 @@ fn token(value: &Value, out: &mut dyn FnMut(SearchValue)) {
         Value::Bool(flag) => out(plain(flag.to_string())),
         Value::Number(number) => out(plain(number.to_string())),
         Value::Object(object) => {
-            if object.contains_key("coding") || (object.contains_key("text") && !object.contains_key("value")) {
+            if object.contains_key("coding") || (object.contains_key("text") && !object.contains_key("value"))
+            {
                 let words = text(value, "text");
-                let codings = value.get("coding").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let codings =
+                    value.get("coding").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
                 for coding in codings {
                     let display = text(coding, "display").or_else(|| words.clone());
-                    out(SearchValue::Token { system: text(coding, "system"), code: text(coding, "code"), text: display });
+                    out(SearchValue::Token {
+                        system: text(coding, "system"),
+                        code: text(coding, "code"),
+                        text: display,
+                    });
                 }
                 if words.is_some() {
                     out(SearchValue::Token { system: None, code: None, text: words });
                 }
             } else if object.contains_key("value") {
                 let words = value.get("type").and_then(|of| text(of, "text"));
-                out(SearchValue::Token { system: text(value, "system"), code: text(value, "value"), text: words });
+                out(SearchValue::Token {
+                    system: text(value, "system"),
+                    code: text(value, "value"),
+                    text: words,
+                });
             } else if object.contains_key("code") || object.contains_key("system") {
                 let display = text(value, "display");
-                out(SearchValue::Token { system: text(value, "system"), code: text(value, "code"), text: display });
+                out(SearchValue::Token {
+                    system: text(value, "system"),
+                    code: text(value, "code"),
+                    text: display,
+                });
             }
         }
         _ => {}
@@ -233,7 +259,17 @@ fn token(value: &Value, out: &mut dyn FnMut(SearchValue)) {
 
 /// The parts of names and addresses that a search looks into.
 const PARTS: [&str; 11] = [
-    "text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country",
+    "text",
+    "family",
+    "given",
+    "prefix",
+    "suffix",
+    "line",
+    "city",
+    "district",
+    "state",
+    "postalCode",
+    "country",
 ];
 
 fn string(value: &Value, out: &mut dyn FnMut(SearchValue)) {
@@ -350,7 +386,13 @@ fn quantity(value: &Value, out: &mut dyn FnMut(SearchValue)) {
         Some(_) => Some("urn:iso:std:iso:4217".to_owned()),
         None => text(unit_of, "system"),
     };
-    out(SearchValue::Quantity { low, high, system, code: currency.or_else(|| text(unit_of, "code")), unit: text(unit_of, "unit") });
+    out(SearchValue::Quantity {
+        low,
+        high,
+        system,
+        code: currency.or_else(|| text(unit_of, "code")),
+        unit: text(unit_of, "unit"),
+    });
 }
 
 #[cfg(test)]
@@ -380,18 +422,54 @@ mod tests {
             extract_parameter(parameter, &observation, "https://h/fhir/R4")
         };
         let token = |system: Option<&str>, code: Option<&str>, text: Option<&str>| SearchValue::Token {
-            system: system.map(str::to_owned), code: code.map(str::to_owned), text: text.map(str::to_owned),
+            system: system.map(str::to_owned),
+            code: code.map(str::to_owned),
+            text: text.map(str::to_owned),
         };
-        assert!(find("code") == [token(Some("http://loinc.org"), Some("8867-4"), Some("Heart rate")), token(None, None, Some("pulse"))]);
+        assert!(
+            find("code")
+                == [
+                    token(Some("http://loinc.org"), Some("8867-4"), Some("Heart rate")),
+                    token(None, None, Some("pulse"))
+                ]
+        );
         assert!(find("status") == [token(None, Some("final"), None)]);
         assert!(find("patient") == find("subject"));
         let patient = ResourceType::parse("Patient");
-        assert!(find("subject") == [SearchValue::Reference { resource_type: patient, id: Some("p".into()), url: None, version: Some("2".into()), identifier: None }]);
+        assert!(
+            find("subject")
+                == [SearchValue::Reference {
+                    resource_type: patient,
+                    id: Some("p".into()),
+                    url: None,
+                    version: Some("2".into()),
+                    identifier: None
+                }]
+        );
         assert!(find("date") == [SearchValue::Date { start: 1_767_225_600_000_000, end: i64::MAX }]);
-        assert!(matches!(&find("value-quantity")[..], [SearchValue::Quantity { low, high, code: Some(code), .. }] if *low == 5.4 && *high == 5.4 && code == "mg"));
+        assert!(
+            matches!(&find("value-quantity")[..], [SearchValue::Quantity { low, high, code: Some(code), .. }] if *low == 5.4 && *high == 5.4 && code == "mg")
+        );
         assert_eq!(find("code-value-quantity").len(), 2);
         assert!(find("_profile") == [SearchValue::Uri("http://x".into())]);
         assert!(find("_tag") == [token(Some("urn:t"), Some("c"), None)]);
         assert!(find("value-string").is_empty());
+    }
+
+    #[test]
+    fn paths_go_on_after_a_cast_and_start_again_at_the_resource() {
+        let find = |resource: &Value, code: &str| {
+            let kind = ResourceType::parse(resource["resourceType"].as_str().unwrap()).unwrap();
+            extract_parameter(super::super::parameter(kind, code).unwrap(), resource, "https://h/fhir/R4")
+        };
+        let observation =
+            json!({"resourceType": "Observation", "valueCodeableConcept": {"text": "negative"}});
+        assert!(find(&observation, "value-string") == [SearchValue::String("negative".into())]);
+        let sequence = json!({"resourceType": "MolecularSequence",
+            "referenceSeq": {"chromosome": {"coding": [{"code": "7"}]}}, "variant": [{"start": 3, "end": 5}, {"start": 9}]});
+        let [SearchValue::Composite(parts)] = &find(&sequence, "chromosome-variant-coordinate")[..] else {
+            panic!("one variant has a start and an end");
+        };
+        assert!(parts[0] == SearchValue::Token { system: None, code: Some("7".into()), text: None });
     }
 }

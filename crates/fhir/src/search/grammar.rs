@@ -221,7 +221,10 @@ pub fn parse(
     };
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     if pairs.len() > MOST {
-        return Err(vec![Issue::error(IssueCode::TooCostly, format!("a search has {MOST} parameters at most"))]);
+        return Err(vec![Issue::error(
+            IssueCode::TooCostly,
+            format!("a search has {MOST} parameters at most"),
+        )]);
     }
     for (index, (name, value)) in pairs.iter().enumerate() {
         match query.take(name, value, base) {
@@ -229,8 +232,10 @@ pub fn parse(
             Err(fault) => {
                 let place = position(index);
                 match (fault, handling) {
-                    (Fault::Unknown(words), Handling::Lenient) => warnings
-                        .push(Issue::warning(IssueCode::NotSupported, format!("{place} was left out: {words}"))),
+                    (Fault::Unknown(words), Handling::Lenient) => warnings.push(Issue::warning(
+                        IssueCode::NotSupported,
+                        format!("{place} was left out: {words}"),
+                    )),
                     (Fault::Unknown(words), Handling::Strict) => {
                         errors.push(Issue::error(IssueCode::NotSupported, format!("{place}: {words}")));
                     }
@@ -301,7 +306,9 @@ impl Query {
             Some((code, modifier)) => (code, Some(modifier)),
             None => (name, None),
         };
-        if code.contains('.') || matches!(code, "_has" | "_include" | "_revinclude" | "_contained" | "_filter" | "_list") {
+        if code.contains('.')
+            || matches!(code, "_has" | "_include" | "_revinclude" | "_contained" | "_filter" | "_list")
+        {
             let words = "chains, `_has`, `_include` and `_revinclude` are not supported yet; search in steps";
             return Err(Fault::Unknown(words.to_owned()));
         }
@@ -333,7 +340,11 @@ impl Query {
                 Some(parameter) if parameter.kind != ParameterKind::Composite => {
                     self.sort.push(Sort { parameter, descending });
                 }
-                _ => return Err(wrong("`_sort` must name parameters of this type, with `-` before for descending")),
+                _ => {
+                    return Err(wrong(
+                        "`_sort` must name parameters of this type, with `-` before for descending",
+                    ));
+                }
             }
         }
         if self.sort.len() > 4 {
@@ -389,7 +400,11 @@ fn read_value(
             return Ok(FilterValue::Token { system: of, code: Some(unescape(value)) });
         }
         Some(Modifier::Type(kind)) => {
-            return Ok(FilterValue::Reference { resource_type: Some(kind), id: Some(unescape(text)), url: None });
+            return Ok(FilterValue::Reference {
+                resource_type: Some(kind),
+                id: Some(unescape(text)),
+                url: None,
+            });
         }
         _ => {}
     }
@@ -398,15 +413,21 @@ fn read_value(
         if parts.len() != parameter.components.len() {
             return Err(wrong("a composite takes one value for each of its parts, with `$` between"));
         }
-        let values = parts.iter().zip(&parameter.components).map(|(part, component)| {
-            read_plain(part, component.kind, &[], base)
-        });
+        let values = parts
+            .iter()
+            .zip(&parameter.components)
+            .map(|(part, component)| read_plain(part, component.kind, &[], base));
         return Ok(FilterValue::Composite(values.collect::<Result<_, _>>()?));
     }
     read_plain(text, parameter.kind, &parameter.targets, base)
 }
 
-fn read_plain(text: &str, kind: ParameterKind, targets: &[ResourceType], base: &str) -> Result<FilterValue, Fault> {
+fn read_plain(
+    text: &str,
+    kind: ParameterKind,
+    targets: &[ResourceType],
+    base: &str,
+) -> Result<FilterValue, Fault> {
     Ok(match kind {
         ParameterKind::Token => token(text),
         ParameterKind::String => FilterValue::String(unescape(text)),
@@ -422,8 +443,9 @@ fn read_plain(text: &str, kind: ParameterKind, targets: &[ResourceType], base: &
         }
         ParameterKind::Date => {
             let (prefix, rest) = prefix(text);
-            let moment = Moment::parse(rest)
-                .ok_or_else(|| wrong("a date must be YYYY, YYYY-MM, YYYY-MM-DD or a moment such as 2015-02-07T13:28:17Z"))?;
+            let moment = Moment::parse(rest).ok_or_else(|| {
+                wrong("a date must be YYYY, YYYY-MM, YYYY-MM-DD or a moment such as 2015-02-07T13:28:17Z")
+            })?;
             FilterValue::Date { prefix, start: moment.start, end: moment.end }
         }
         ParameterKind::Number => {
@@ -435,7 +457,8 @@ fn read_plain(text: &str, kind: ParameterKind, targets: &[ResourceType], base: &
             let parts = split_escaped(text, '|');
             let (prefix, rest) = prefix(parts.first().copied().unwrap_or_default());
             let (value, low, high) = number(rest)?;
-            let part = |index: usize| parts.get(index).map(|part| unescape(part)).filter(|part| !part.is_empty());
+            let part =
+                |index: usize| parts.get(index).map(|part| unescape(part)).filter(|part| !part.is_empty());
             FilterValue::Quantity { prefix, value, low, high, system: part(1), code: part(2) }
         }
         ParameterKind::Composite => return Err(wrong("a composite cannot stand here")),

@@ -33,10 +33,13 @@ impl Filter {
                 .map(|one| &one.value)
                 .collect(),
         };
-        if let (Some(Modifier::Missing), Some(FilterValue::Missing(missing))) = (self.modifier, self.values.first()) {
+        if let (Some(Modifier::Missing), Some(FilterValue::Missing(missing))) =
+            (self.modifier, self.values.first())
+        {
             return values.is_empty() == *missing;
         }
-        let found = self.values.iter().any(|wanted| values.iter().any(|value| compare(wanted, value, self.modifier)));
+        let found =
+            self.values.iter().any(|wanted| values.iter().any(|value| compare(wanted, value, self.modifier)));
         if self.modifier == Some(Modifier::Not) { !found } else { found }
     }
 }
@@ -60,7 +63,9 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
                 TokenSystem::None => of.is_none(),
                 TokenSystem::Is(system) => of.as_ref() == Some(system),
             };
-            modifier == Some(Modifier::Identifier) && system_fits && code.as_ref().is_none_or(|code| Some(code) == is.as_ref())
+            modifier == Some(Modifier::Identifier)
+                && system_fits
+                && code.as_ref().is_none_or(|code| Some(code) == is.as_ref())
         }
         (FilterValue::Words(words), SearchValue::Token { text: Some(text), .. }) => {
             normalize_string(text).contains(&normalize_string(words))
@@ -80,9 +85,9 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
             SearchValue::Reference { resource_type: of, id: is, url: at, .. },
         ) => match (id, url) {
             (Some(id), _) => is.as_ref() == Some(id) && resource_type.is_none_or(|kind| Some(kind) == *of),
-            (None, Some(url)) => at.as_ref().is_some_and(|at| {
-                at == url || at.split_once('|').is_some_and(|(plain, _)| plain == url)
-            }),
+            (None, Some(url)) => at
+                .as_ref()
+                .is_some_and(|at| at == url || at.split_once('|').is_some_and(|(plain, _)| plain == url)),
             (None, None) => false,
         },
         (FilterValue::Date { prefix, start, end }, SearchValue::Date { start: from, end: to }) => {
@@ -105,7 +110,8 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
             unit_fits && numbers(*prefix, *value, (*low, *high), (*from, *to))
         }
         (FilterValue::Composite(wanted), SearchValue::Composite(values)) => {
-            wanted.len() == values.len() && wanted.iter().zip(values).all(|(wanted, value)| compare(wanted, value, None))
+            wanted.len() == values.len()
+                && wanted.iter().zip(values).all(|(wanted, value)| compare(wanted, value, None))
         }
         _ => false,
     }
@@ -162,7 +168,8 @@ mod tests {
         let kind = ResourceType::parse(resource["resourceType"].as_str().unwrap()).unwrap();
         let pairs: Vec<(String, String)> =
             query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (query, _) = parse(kind, &pairs, Handling::Strict, BASE).unwrap_or_else(|issues| panic!("{issues:?}"));
+        let (query, _) =
+            parse(kind, &pairs, Handling::Strict, BASE).unwrap_or_else(|issues| panic!("{issues:?}"));
         let id = resource["id"].as_str().unwrap_or("x");
         let updated = Timestamp(1_767_225_600_000_000);
         let all = query.matches(&extract(kind, resource, BASE), id, updated);
@@ -248,10 +255,19 @@ mod tests {
     fn wrong_queries_are_refused_without_repeating_them() {
         let kind = ResourceType::parse("Patient").unwrap();
         for (name, value) in [
-            ("Zqx", "1"), ("name:Zqx", "1"), ("birthdate", "Zqx"), ("_count", "Zqx"), ("general-practitioner.name", "Zqx"),
-            ("_sort", "Zqx"), ("name", ""), ("_has:Zqx", "1"), ("name:missing", "Zqx"), ("_summary", "Zqx"),
+            ("Zqx", "1"),
+            ("name:Zqx", "1"),
+            ("birthdate", "Zqx"),
+            ("_count", "Zqx"),
+            ("general-practitioner.name", "Zqx"),
+            ("_sort", "Zqx"),
+            ("name", ""),
+            ("_has:Zqx", "1"),
+            ("name:missing", "Zqx"),
+            ("_summary", "Zqx"),
         ] {
-            let issues = parse(kind, &[(name.to_owned(), value.to_owned())], Handling::Strict, BASE).err().unwrap();
+            let issues =
+                parse(kind, &[(name.to_owned(), value.to_owned())], Handling::Strict, BASE).err().unwrap();
             assert!(issues.iter().all(|issue| !issue.diagnostics.contains("Zqx")), "{issues:?}");
             assert!(issues[0].diagnostics.contains("the 1st search parameter"), "{issues:?}");
         }

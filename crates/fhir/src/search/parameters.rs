@@ -130,7 +130,8 @@ fn has_few_values(expression: &Expression, owner: ResourceType) -> bool {
     if expression.is_boolean() {
         return true;
     }
-    let (Some(path), Some(mut definition)) = (expression.plain_path(), definitions::resource(owner.name())) else {
+    let (Some(path), Some(mut definition)) = (expression.plain_path(), definitions::resource(owner.name()))
+    else {
         return false;
     };
     let mut names = path.iter().peekable();

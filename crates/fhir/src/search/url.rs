@@ -5,8 +5,18 @@ use crate::ResourceType;
 
 /// Parameters that shape a result, or name nothing but versions and times of this server.
 const HARMLESS: [&str; 12] = [
-    "_count", "_cursor", "_elements", "_format", "_id", "_include", "_lastUpdated", "_pretty", "_revinclude", "_sort",
-    "_summary", "_total",
+    "_count",
+    "_cursor",
+    "_elements",
+    "_format",
+    "_id",
+    "_include",
+    "_lastUpdated",
+    "_pretty",
+    "_revinclude",
+    "_sort",
+    "_summary",
+    "_total",
 ];
 
 /// Whether `name=value` may stand in a URL: it shapes the result only, or refers to a resource by an id that this
@@ -39,10 +49,19 @@ mod tests {
     fn only_opaque_parameters_may_stand_in_urls() {
         let kind = ResourceType::parse("Observation").unwrap();
         let id = "0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0";
-        for (name, value) in [("_count", "5"), ("patient", id), ("subject", &format!("Patient/{id}")), ("_sort", "-date")] {
+        for (name, value) in
+            [("_count", "5"), ("patient", id), ("subject", &format!("Patient/{id}")), ("_sort", "-date")]
+        {
             assert!(allowed_in_url(name, value, kind), "{name}");
         }
-        for (name, value) in [("patient", "ada-lovelace"), ("code", "8867-4"), ("date", "2026"), ("patient.name", "x"), ("colour", "x"), ("subject", &format!("Ada/{id}"))] {
+        for (name, value) in [
+            ("patient", "ada-lovelace"),
+            ("code", "8867-4"),
+            ("date", "2026"),
+            ("patient.name", "x"),
+            ("colour", "x"),
+            ("subject", &format!("Ada/{id}")),
+        ] {
             assert!(!allowed_in_url(name, value, kind), "{name}");
         }
     }
