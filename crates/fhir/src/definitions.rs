@@ -69,6 +69,11 @@ impl Codes {
         self.0.len()
     }
 
+    /// All of them.
+    pub(crate) const fn all(self) -> &'static [&'static str] {
+        self.0
+    }
+
     /// Whether `code` is one of them.
     pub(crate) fn contain(self, code: &str) -> bool {
         self.0.binary_search(&code).is_ok()
@@ -151,10 +156,17 @@ pub(crate) fn by_path(path: &str) -> Option<&'static Definition> {
     found.or_else(|| resource(path))
 }
 
+/// What may stand beside a primitive value: `id` and `extension`.
+pub(crate) fn element() -> &'static Definition {
+    static ELEMENT: LazyLock<Option<&'static Definition>> = LazyLock::new(|| by_path("Element"));
+    ELEMENT.unwrap_or(&NOTHING)
+}
+
+static NOTHING: Definition =
+    Definition { path: "", required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
+
 /// The definition that an element refers to.
 pub(crate) fn definition(id: DefinitionId) -> &'static Definition {
-    static NOTHING: Definition =
-        Definition { path: "", required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
     TABLES.definitions.get(usize::from(id.0)).unwrap_or(&NOTHING)
 }
 

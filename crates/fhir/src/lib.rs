@@ -12,10 +12,12 @@ pub mod capability;
 pub mod compartment;
 mod definitions;
 pub mod json;
+mod narrative;
 pub mod outcome;
 mod primitive;
 mod resource_type;
 pub mod search;
+pub mod subset;
 pub mod validate;
 
 pub use resource_type::ResourceType;

@@ -93,6 +93,16 @@ impl Primitive {
         }
     }
 
+    /// Whether a JSON value could have this type, were its format right.
+    pub(crate) fn has_json_type_of(self, value: &Value) -> bool {
+        match self {
+            Self::Boolean => value.is_boolean(),
+            Self::Integer | Self::PositiveInt | Self::UnsignedInt | Self::Decimal => value.is_number(),
+            _ => value.is_string(),
+        }
+    }
+
+    /// Blanks are those of ASCII, as `\s` has it in the dialect in which the specification writes its patterns.
     fn accepts_text(self, text: &str) -> bool {
         match self {
             Self::String | Self::Markdown => {
@@ -100,12 +110,21 @@ impl Primitive {
                     && text.bytes().all(|byte| byte >= b' ' || matches!(byte, b'\n' | b'\r' | b'\t'))
             }
             Self::Code => {
-                !text.is_empty()
-                    && text.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace))
+                let blank = |byte: &u8| byte.is_ascii_whitespace();
+                let mut after_blank = true;
+                let single = text.bytes().all(|byte| {
+                    let allowed = !blank(&byte) || (byte == b' ' && !after_blank);
+                    after_blank = blank(&byte);
+                    allowed
+                });
+                single && !after_blank
             }
-            Self::Id => ward_base::ResourceId::parse(text).is_ok(),
+            Self::Id => {
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+                (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+            }
             Self::Uri | Self::Url | Self::Canonical => {
-                !text.is_empty() && !text.contains(char::is_whitespace)
+                !text.is_empty() && !text.bytes().any(|byte| byte.is_ascii_whitespace())
             }
             Self::Oid => text.strip_prefix("urn:oid:").is_some_and(|rest| {
                 rest.starts_with(['0', '1', '2'])
@@ -123,8 +142,9 @@ impl Primitive {
                     })
             }),
             Self::Date => Moment::parse(text).is_some_and(|moment| moment.precision <= Precision::Day),
-            Self::DateTime => Moment::parse(text).is_some(),
-            Self::Instant => Moment::parse(text).is_some_and(|moment| moment.precision > Precision::Day),
+            Self::DateTime => Moment::parse(text)
+                .is_some_and(|moment| moment.precision <= Precision::Day || moment.precision.is_exact(text)),
+            Self::Instant => Moment::parse(text).is_some_and(|moment| moment.precision.is_exact(text)),
             Self::Time => time(text).is_some_and(|(_, rest)| rest.is_empty()),
             Self::Base64Binary => base64(text),
             _ => false,
@@ -150,7 +170,7 @@ fn base64(text: &str) -> bool {
             _ => return false,
         }
     }
-    padding <= 2 && (letters + padding) % 4 == 0
+    padding <= 2 && (letters + padding).is_multiple_of(4)
 }
 
 /// How exact a moment is.
@@ -162,6 +182,13 @@ pub(crate) enum Precision {
     Minute,
     Second,
     Fraction,
+}
+
+impl Precision {
+    /// Whether `text`, which has this precision, has seconds and a zone: a search may leave them out, a resource not.
+    fn is_exact(self, text: &str) -> bool {
+        self > Self::Minute && text.get(19..).is_some_and(|rest| rest.contains(['Z', '+', '-']))
+    }
 }
 
 /// A FHIR date, dateTime or instant, as the span of time that it covers.
@@ -210,7 +237,7 @@ impl Moment {
         let date = i64::from(number(rest.strip_prefix('-')?.get(..2)?)?);
         let rest = rest.get(3..)?;
         let first = day(year, month, 1);
-        if date < 1 || first + date - 1 >= next {
+        if date < 1 || first + date > next {
             return None;
         }
         let midnight = (first + date - 1) * DAY;
@@ -326,7 +353,11 @@ mod tests {
         check(PositiveInt, &[json!(1)], &[json!(0)]);
         check(Decimal, &[json!(1.50)], &[json!("1.5")]);
         check(String, &[json!("a b")], &[json!(""), json!("  "), json!("a\u{1}"), json!(1)]);
-        check(Code, &[json!("a b")], &[json!(" a"), json!("a  b"), json!("")]);
+        check(
+            Code,
+            &[json!("a b"), json!("\u{a0}")],
+            &[json!(" a"), json!("a "), json!("a\tb"), json!("a  b"), json!("")],
+        );
         check(
             Date,
             &[json!("2015"), json!("2015-02"), json!("2016-02-29")],
@@ -345,9 +376,16 @@ mod tests {
                 json!("2015-02-07T25:00:00Z"),
                 json!("2015-02-07T13:28:17+25:00"),
                 json!("2015-02-07 13:28:17Z"),
+                json!("2015-02-07T13:28"),
+                json!("2015-02-07T13:28Z"),
+                json!("2015-02-07T13:28:17"),
             ],
         );
-        check(Instant, &[json!("2015-02-07T13:28:17.239+02:00")], &[json!("2015-02-07")]);
+        check(
+            Instant,
+            &[json!("2015-02-07T13:28:17.239+02:00")],
+            &[json!("2015-02-07"), json!("2015-02-07T13:28:17.239")],
+        );
         check(Time, &[json!("10:00:00"), json!("10:00:00.5")], &[json!("10:00"), json!("24:00:00")]);
         check(Oid, &[json!("urn:oid:1.2.3")], &[json!("1.2.3"), json!("urn:oid:3.1"), json!("urn:oid:1.02")]);
         check(Uuid, &[json!("urn:uuid:c757873d-ec9a-4326-a141-556f43239520")], &[json!("urn:uuid:1")]);
