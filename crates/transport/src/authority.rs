@@ -1,8 +1,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -66,7 +66,8 @@ impl CertificateAuthority {
     /// Reads what [`Self::to_pem`] gave.
     pub fn from_pem(both: &Secret) -> Result<Self, AuthorityError> {
         let text = std::str::from_utf8(both.expose()).map_err(|_| AuthorityError::Unreadable)?;
-        let certificate = CertificateDer::from_pem_slice(both.expose()).map_err(|_| AuthorityError::Unreadable)?;
+        let certificate =
+            CertificateDer::from_pem_slice(both.expose()).map_err(|_| AuthorityError::Unreadable)?;
         let start = text.find("-----BEGIN PRIVATE KEY-----").ok_or(AuthorityError::Unreadable)?;
         let (certificate_pem, key_pem) = text.split_at(start);
         let key = KeyPair::from_pem(key_pem).map_err(|_| AuthorityError::Unreadable)?;
@@ -82,7 +83,11 @@ impl CertificateAuthority {
     /// A new key and a certificate for `instance`, for `valid_seconds` from now, good on both ends of a connection.
     ///
     /// Names: the SPIFFE id, [`server_name`], and `localhost` with the loopback addresses.
-    pub fn issue(&self, instance: InstanceId, valid_seconds: i64) -> Result<IdentityMaterial, AuthorityError> {
+    pub fn issue(
+        &self,
+        instance: InstanceId,
+        valid_seconds: i64,
+    ) -> Result<IdentityMaterial, AuthorityError> {
         let names = vec![
             SanType::URI(instance.uri().try_into().map_err(impossible)?),
             SanType::DnsName(server_name(instance).try_into().map_err(impossible)?),
@@ -96,7 +101,11 @@ impl CertificateAuthority {
 
     /// A new key and a server certificate for a listener that answers to `hosts` (DNS names and IP addresses), for
     /// `valid_seconds` from now.
-    pub fn issue_listener(&self, hosts: &[String], valid_seconds: i64) -> Result<IdentityMaterial, AuthorityError> {
+    pub fn issue_listener(
+        &self,
+        hosts: &[String],
+        valid_seconds: i64,
+    ) -> Result<IdentityMaterial, AuthorityError> {
         let names: Vec<SanType> = hosts
             .iter()
             .map(|host| match host.trim_matches(['[', ']']).parse() {
@@ -159,7 +168,8 @@ fn parameters(name: &str, now: Timestamp, valid_seconds: i64) -> Result<Certific
         return Err(AuthorityError::Impossible(None));
     }
     let moment = |moment: Timestamp| {
-        time::OffsetDateTime::from_unix_timestamp(moment.seconds()).map_err(|_| AuthorityError::Impossible(None))
+        time::OffsetDateTime::from_unix_timestamp(moment.seconds())
+            .map_err(|_| AuthorityError::Impossible(None))
     };
     let mut parameters = CertificateParams::default();
     parameters.not_before = moment(now.plus_seconds(-BACKDATE_SECONDS))?;

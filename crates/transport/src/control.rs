@@ -141,7 +141,8 @@ fn listen<C: DeserializeOwned>(
     if !next_line(&mut input, &mut line) {
         return;
     }
-    let bootstrap = serde_json::from_slice(&line).map_err(|error| ControlError::Malformed { column: error.column() });
+    let bootstrap =
+        serde_json::from_slice(&line).map_err(|error| ControlError::Malformed { column: error.column() });
     let understood = bootstrap.is_ok();
     if first.send(bootstrap).is_err() || !understood {
         return;
@@ -175,8 +176,7 @@ mod tests {
     const WEB: InstanceId = InstanceId { tier: Tier::Web, number: 1 };
 
     fn bootstrap() -> Bootstrap<u32> {
-        let authority =
-            CertificateAuthority::create("test", ward_base::Clock::now(&SystemClock)).unwrap();
+        let authority = CertificateAuthority::create("test", ward_base::Clock::now(&SystemClock)).unwrap();
         Bootstrap {
             instance: WEB,
             identity: authority.issue(WEB, 60).unwrap(),
@@ -209,7 +209,9 @@ mod tests {
         );
         let (first, updates) = heard(&lines);
         assert_eq!(first.unwrap().unwrap().config, 7);
-        assert!(matches!(updates.as_slice(), [Update::Targets { targets, .. }, Update::Drain] if targets.len() == 1));
+        assert!(
+            matches!(updates.as_slice(), [Update::Targets { targets, .. }, Update::Drain] if targets.len() == 1)
+        );
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Inspector {
         match self.state {
             State::RequestLine => {
                 self.version_1_0 = line.ends_with(b" HTTP/1.0");
-                if !line.first()?.is_ascii_alphabetic() || !(self.version_1_0 || line.ends_with(b" HTTP/1.1")) {
+                if !line.first()?.is_ascii_alphabetic() || !(self.version_1_0 || line.ends_with(b" HTTP/1.1"))
+                {
                     return None;
                 }
                 self.length = None;
@@ -144,7 +145,11 @@ impl Inspector {
         }
         let value = value.strip_prefix(b":")?.trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
-            if self.length.is_some() || self.chunked || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+            if self.length.is_some()
+                || self.chunked
+                || value.len() > 18
+                || !value.iter().all(u8::is_ascii_digit)
+            {
                 return None;
             }
             self.length = Some(std::str::from_utf8(value).ok()?.parse().ok()?);
@@ -167,7 +172,20 @@ const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 
@@ -198,7 +216,10 @@ mod tests {
         ("no length", "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n"),
         ("length too long", "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n"),
         ("two encodings", "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
-        ("encoding twice", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (
+            "encoding twice",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
         ("hidden encoding", "POST / HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\n"),
         ("space before colon", "POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n"),
         ("chunked in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -213,7 +234,10 @@ mod tests {
         ("chunk extension", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n"),
         ("chunk size 0x", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n"),
         ("chunk ended by LF", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n"),
-        ("chunk longer than it says", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n"),
+        (
+            "chunk longer than it says",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+        ),
         ("trailer", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\r\n\r\n"),
     ];
 

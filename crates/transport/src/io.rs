@@ -57,7 +57,11 @@ impl Guarded {
     }
 
     /// Notes progress or its lack.
-    fn wrote(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(bytes)) => self.pace.received(u64::try_from(*bytes).unwrap_or(u64::MAX)),
             Poll::Ready(Err(_)) => {}

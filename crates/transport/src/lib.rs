@@ -9,6 +9,7 @@ mod authority;
 mod body;
 pub mod control;
 mod framing;
+mod hop;
 mod identity;
 mod io;
 mod node;
@@ -20,6 +21,7 @@ mod upstream;
 
 pub use authority::{AuthorityError, CertificateAuthority, IdentityMaterial, server_name};
 pub use body::{Body, BodyError, RequestBody};
+pub use hop::without_hop_headers;
 pub use identity::{Authority, Identity, Peers};
 pub use node::{Node, NodeError};
 pub use pin::SpkiPin;

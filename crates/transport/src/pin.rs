@@ -33,7 +33,8 @@ impl<'de> Deserialize<'de> for SpkiPin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut pin = [0; 32];
-        hex::decode_to_slice(&text, &mut pin).map_err(|_| serde::de::Error::custom("a pin has 64 hex digits"))?;
+        hex::decode_to_slice(&text, &mut pin)
+            .map_err(|_| serde::de::Error::custom("a pin has 64 hex digits"))?;
         Ok(Self(pin))
     }
 }

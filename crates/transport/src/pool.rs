@@ -70,7 +70,6 @@ pub enum UpstreamError {
 }
 
 /// A request that got no answer.
-#[derive(Debug)]
 pub struct SendError {
     /// Why.
     pub error: UpstreamError,
@@ -96,7 +95,8 @@ struct Inner {
 /// One connection. Whoever sends on it drives it as well: no second task, no hand-over between threads.
 struct Link {
     sender: SendRequest<Body>,
-    connection: Connection<TokioIo<TlsStream<Socket>>, Body>,
+    /// Boxed: a connection is moved about between requests and is some 2 KB large.
+    connection: Box<Connection<TokioIo<TlsStream<Socket>>, Body>>,
     generation: u64,
     pin: SpkiPin,
     used: Instant,
@@ -197,7 +197,7 @@ impl Inner {
             let stream = self.connector.connect(self.name.clone(), socket(stream).ok()?).await.ok()?;
             let pin = SpkiPin::of(stream.get_ref().1.peer_certificates()?.first()?)?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-            Some(Link { sender, connection, generation, pin, used: Instant::now() })
+            Some(Link { sender, connection: Box::new(connection), generation, pin, used: Instant::now() })
         };
         match tokio::time::timeout(self.limits.connect_timeout, standing).await {
             Ok(link) => link.ok_or(UpstreamError::Connect),
@@ -211,7 +211,6 @@ impl Inner {
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let copy = replayable(&request).then(|| head_of(&request));
-        let failed = |error: UpstreamError| SendError { error, request: copy.clone().map(Box::new) };
         let answer = link.sender.try_send_request(request);
         let answer = {
             let mut answer = std::pin::pin!(answer);
@@ -232,7 +231,7 @@ impl Inner {
                 Some(unsent) => SendError { error: UpstreamError::Closed, request: Some(Box::new(unsent)) },
                 None => match body_error(error.error()) {
                     Some(fault) => SendError { error: UpstreamError::RequestBody(fault), request: None },
-                    None => failed(UpstreamError::Closed),
+                    None => SendError { error: UpstreamError::Closed, request: copy.map(Box::new) },
                 },
             }),
             Err(_) => Err(SendError { error: UpstreamError::Timeout, request: None }),
@@ -295,7 +294,10 @@ impl HttpBody for UpstreamBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         // Asking first tells the connection that there is room for more.
         let mut frame = Pin::new(&mut this.incoming).poll_frame(context);

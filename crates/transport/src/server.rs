@@ -113,7 +113,12 @@ impl Server {
 
     /// Serves until `shutdown` completes, then takes nothing new, finishes what is being answered within the drain
     /// timeout, and returns.
-    pub async fn serve<S: Serve>(self, listener: TcpListener, service: S, shutdown: impl Future<Output = ()>) {
+    pub async fn serve<S: Serve>(
+        self,
+        listener: TcpListener,
+        service: S,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
             acceptor: TlsAcceptor::from(self.tls),
@@ -137,10 +142,22 @@ impl Server {
             match accepted {
                 Ok((stream, address)) => {
                     if let Ok(permit) = open.clone().try_acquire_owned() {
-                        connections.spawn(connection(shared.clone(), service.clone(), stream, address, permit));
+                        connections.spawn(connection(
+                            shared.clone(),
+                            service.clone(),
+                            stream,
+                            address,
+                            permit,
+                        ));
                     } else if let Ok(permit) = refusals.clone().try_acquire_owned() {
                         event!(Warning, "listener.full", connections = shared.limits.connections_max);
-                        connections.spawn(connection(shared.clone(), Arc::new(Full), stream, address, permit));
+                        connections.spawn(connection(
+                            shared.clone(),
+                            Arc::new(Full),
+                            stream,
+                            address,
+                            permit,
+                        ));
                     }
                 }
                 Err(error) => {
@@ -152,8 +169,9 @@ impl Server {
         }
         drop(listener);
         let _ = stop.send(true);
-        let drained =
-            tokio::time::timeout(shared.limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
+        let drained = tokio::time::timeout(shared.limits.drain_timeout, async {
+            while connections.join_next().await.is_some() {}
+        });
         if drained.await.is_err() {
             event!(Warning, "listener.drain_cut_off", connections = connections.len());
         }
@@ -201,7 +219,8 @@ async fn connection<S: Serve>(
     let guarded = TokioIo::new(Guarded::new(stream, inspector, limits.write_timeout));
     let answer = service_fn(|request: Request<Incoming>| {
         let (service, caller) = (service.clone(), caller.clone());
-        let request = request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.body_read_timeout));
+        let request =
+            request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.body_read_timeout));
         async move { Ok::<_, Infallible>(service.serve(&caller, request).await) }
     });
     let mut connection = std::pin::pin!(shared.http.serve_connection(guarded, answer));

@@ -5,6 +5,7 @@
 const WARNING_SECONDS = 120;
 const page = document.documentElement;
 const dialog = document.getElementById("idle-warning");
+let next;
 
 async function remaining(path, method) {
   const response = await fetch(path, { method, headers: { accept: "application/json" }, cache: "no-store" });
@@ -16,13 +17,18 @@ function expire() {
   location.replace("/session/expired");
 }
 
+function checkIn(seconds) {
+  clearTimeout(next);
+  next = setTimeout(check, seconds * 1000);
+}
+
 function plan(seconds) {
   // A server that cannot be reached now may be back in a moment; the session ends there in any case.
-  if (seconds === null) return setTimeout(check, 15_000);
+  if (seconds === null) return checkIn(15);
   if (seconds <= 0) return expire();
   if (seconds <= WARNING_SECONDS + 1) return warn(seconds);
   if (dialog.open) dialog.close();
-  setTimeout(check, Math.max(1, seconds - WARNING_SECONDS) * 1000);
+  checkIn(Math.max(1, seconds - WARNING_SECONDS));
 }
 
 async function check() {
@@ -65,6 +71,10 @@ if (dialog && page.dataset.remaining) {
   // A page shown again out of the browser's memory asks anew before anything else.
   addEventListener("pageshow", (event) => {
     if (event.persisted) check();
+  });
+  // A device that slept has missed its timers.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && !dialog.open) check();
   });
   plan(Number(page.dataset.remaining));
 }

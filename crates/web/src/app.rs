@@ -1,17 +1,15 @@
 //! The app tier, as the pages see it: JSON over HTTPS through the internal balancer.
 
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ward_base::{Phi, Secret};
+use ward_transport::{Body, Upstream};
 
 use crate::trouble::Trouble;
-
 use crate::visit::Visit;
-use ward_transport::{Body, Upstream};
 
 /// The longest answer a page is made of.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -45,6 +43,7 @@ pub(crate) struct Found {
 /// Calls to the app tier.
 pub(crate) struct App {
     upstream: Upstream,
+    idle_seconds: u32,
 }
 
 struct Call<'a> {
@@ -56,27 +55,39 @@ struct Call<'a> {
 }
 
 impl App {
-    /// Calls through `upstream`.
-    pub(crate) fn new(upstream: Upstream) -> Self {
-        Self { upstream }
+    /// Calls through `upstream`. No page is shown for longer than `idle_seconds` without a sign of life.
+    pub(crate) const fn new(upstream: Upstream, idle_seconds: u32) -> Self {
+        Self { upstream, idle_seconds }
     }
 
     /// Who is signed in. `passive` does not count as being there.
     pub(crate) async fn me(&self, visit: &Visit, passive: bool) -> Result<Me, Trouble> {
-        let call = Call { method: Method::GET, path: "/session", media_type: JSON, body: Bytes::new(), passive };
+        let call =
+            Call { method: Method::GET, path: "/session", media_type: JSON, body: Bytes::new(), passive };
         let answer = self.call(visit, call).await?;
-        serde_json::from_value(ok(answer)?.into_inner()).map_err(|_| Trouble::Unavailable)
+        let me: Me = serde_json::from_value(ok(answer)?.into_inner()).map_err(|_| Trouble::Unavailable)?;
+        Ok(Me { remaining: me.remaining.min(self.idle_seconds), ..me })
     }
 
     /// Checks a password; gives a challenge for the second factor.
-    pub(crate) async fn sign_in(&self, visit: &Visit, username: &str, password: &str) -> Result<Secret, Trouble> {
+    pub(crate) async fn sign_in(
+        &self,
+        visit: &Visit,
+        username: &str,
+        password: &str,
+    ) -> Result<Secret, Trouble> {
         let body = json!({"username": username, "password": password});
         let answer = ok(self.post(visit, "/session/sign-in", &body).await?)?;
         secret(&answer, "challenge")
     }
 
     /// Checks a code; gives the session's token.
-    pub(crate) async fn second_factor(&self, visit: &Visit, challenge: &str, code: &str) -> Result<Secret, Trouble> {
+    pub(crate) async fn second_factor(
+        &self,
+        visit: &Visit,
+        challenge: &str,
+        code: &str,
+    ) -> Result<Secret, Trouble> {
         let body = json!({"challenge": challenge, "code": code});
         let answer = ok(self.post(visit, "/session/second-factor", &body).await?)?;
         secret(&answer, "session")
@@ -94,7 +105,13 @@ impl App {
     }
 
     /// Accepts an invitation.
-    pub(crate) async fn enrol(&self, visit: &Visit, token: &str, password: &str, code: &str) -> Result<(), Trouble> {
+    pub(crate) async fn enrol(
+        &self,
+        visit: &Visit,
+        token: &str,
+        password: &str,
+        code: &str,
+    ) -> Result<(), Trouble> {
         let body = json!({"token": token, "password": password, "code": code});
         ok(self.post(visit, "/session/enrolment/complete", &body).await?).map(drop)
     }
@@ -102,7 +119,8 @@ impl App {
     /// Reads one patient.
     pub(crate) async fn patient(&self, visit: &Visit, id: &str) -> Result<Phi<Value>, Trouble> {
         let path = format!("/fhir/R4/Patient/{id}");
-        let call = Call { method: Method::GET, path: &path, media_type: FHIR, body: Bytes::new(), passive: false };
+        let call =
+            Call { method: Method::GET, path: &path, media_type: FHIR, body: Bytes::new(), passive: false };
         ok(self.call(visit, call).await?)
     }
 
@@ -127,7 +145,12 @@ impl App {
     }
 
     /// Stores a new resource.
-    pub(crate) async fn create(&self, visit: &Visit, resource_type: &str, resource: &Value) -> Result<(), Trouble> {
+    pub(crate) async fn create(
+        &self,
+        visit: &Visit,
+        resource_type: &str,
+        resource: &Value,
+    ) -> Result<(), Trouble> {
         let path = format!("/fhir/R4/{resource_type}");
         let body = Bytes::from(resource.to_string());
         let call = Call { method: Method::POST, path: &path, media_type: FHIR, body, passive: false };
@@ -139,7 +162,12 @@ impl App {
         ok(self.post(visit, "/ward/accesses", &json!({"patient": patient})).await?)
     }
 
-    async fn post(&self, visit: &Visit, path: &str, body: &Value) -> Result<(StatusCode, Phi<Value>), Trouble> {
+    async fn post(
+        &self,
+        visit: &Visit,
+        path: &str,
+        body: &Value,
+    ) -> Result<(StatusCode, Phi<Value>), Trouble> {
         let body = Bytes::from(body.to_string());
         self.call(visit, Call { method: Method::POST, path, media_type: JSON, body, passive: false }).await
     }
@@ -166,8 +194,13 @@ impl App {
         }
         let response = self.upstream.send(request).await.map_err(|_| Trouble::Unavailable)?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| Trouble::Unavailable)?.to_bytes();
-        let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
+        let body = Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|_| Trouble::Unavailable)?
+            .to_bytes();
+        let value =
+            if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
         Ok((parts.status, Phi::new(value)))
     }
 }

@@ -12,7 +12,8 @@ const CHALLENGE: &str = "__Host-ward-challenge";
 const CHALLENGE_SECONDS: u32 = 300;
 
 /// Takes the session's token away from the browser.
-pub(crate) const NO_SESSION: &str = "__Host-ward-session=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0";
+pub(crate) const NO_SESSION: &str =
+    "__Host-ward-session=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0";
 /// Takes the challenge away from the browser.
 pub(crate) const NO_CHALLENGE: &str =
     "__Host-ward-challenge=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0";
@@ -82,7 +83,10 @@ mod tests {
         let token = "abcdefghijklmnop";
         assert_eq!(read(&["a=b; __Host-ward-session=abcdefghijklmnop; c=d"]).as_deref(), Some(token));
         assert_eq!(read(&["a=b", "__Host-ward-session=abcdefghijklmnop"]).as_deref(), Some(token));
-        assert_eq!(read(&["__Host-ward-session=abcdefghijklmnop; __Host-ward-session=abcdefghijklmnop"]), None);
+        assert_eq!(
+            read(&["__Host-ward-session=abcdefghijklmnop; __Host-ward-session=abcdefghijklmnop"]),
+            None
+        );
         assert_eq!(read(&["ward-session=abcdefghijklmnop"]), None);
         assert_eq!(read(&["__Host-ward-session=short"]), None);
         assert_eq!(read(&["__Host-ward-session=abcdefghijklmnop\"x"]), None);

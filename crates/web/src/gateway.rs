@@ -4,53 +4,31 @@
 //! site that makes a browser call it gets nowhere. What concerns one connection only stays on it. Everything
 //! else goes on as it came, `Authorization`, `Host` and `Origin` included.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use ward_transport::{Body, RequestBody, Upstream};
-
-/// Headers about one connection (RFC 9110, 7.6.1), besides those that `Connection` names.
-const OF_ONE_CONNECTION: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use ward_transport::{Body, RequestBody, Upstream, without_hop_headers};
 
 const FHIR_UNAVAILABLE: &str = r#"{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"transient","diagnostics":"the service is not available now; try again in a few seconds"}]}"#;
-const OAUTH_UNAVAILABLE: &str =
-    r#"{"error":"temporarily_unavailable","error_description":"the service is not available now; try again in a few seconds"}"#;
+const OAUTH_UNAVAILABLE: &str = r#"{"error":"temporarily_unavailable","error_description":"the service is not available now; try again in a few seconds"}"#;
 
 /// Whether a path belongs to the API.
 pub(crate) fn is_api(path: &str) -> bool {
     const PREFIXES: [&str; 4] = ["/fhir/R4", "/oauth", "/ward", "/.well-known"];
-    PREFIXES.iter().any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    PREFIXES
+        .iter()
+        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Passes a request on and its answer back.
 pub(crate) async fn pass(upstream: &Upstream, mut request: Request<RequestBody>) -> Response<Body> {
     let is_fhir = request.uri().path().starts_with("/fhir/");
-    without_connection(request.headers_mut());
+    without_hop_headers(request.headers_mut());
     request.headers_mut().remove(header::COOKIE);
     match upstream.send(request.map(Body::from)).await {
         Ok(mut response) => {
-            without_connection(response.headers_mut());
+            without_hop_headers(response.headers_mut());
             response.map(Body::from)
         }
         Err(_) => unavailable(is_fhir),
-    }
-}
-
-fn without_connection(headers: &mut HeaderMap) {
-    if let Some(named) = headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).map(str::to_owned) {
-        for name in named.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            headers.remove(name);
-        }
-    }
-    for name in OF_ONE_CONNECTION {
-        headers.remove(name);
     }
 }
 
@@ -75,32 +53,20 @@ mod tests {
 
     #[test]
     fn only_whole_segments_belong_to_the_api() {
-        for path in ["/fhir/R4", "/fhir/R4/Patient/1", "/oauth/token", "/ward/users", "/.well-known/smart-configuration"]
-        {
+        for path in [
+            "/fhir/R4",
+            "/fhir/R4/Patient/1",
+            "/oauth/token",
+            "/ward/users",
+            "/.well-known/smart-configuration",
+        ] {
             assert!(is_api(path), "{path}");
         }
-        for path in ["/", "/session", "/session/sign-in", "/fhir/R4B/x", "/fhir", "/wards", "/oauthx", "/FHIR/R4"] {
+        for path in
+            ["/", "/session", "/session/sign-in", "/fhir/R4B/x", "/fhir", "/wards", "/oauthx", "/FHIR/R4"]
+        {
             assert!(!is_api(path), "{path}");
         }
-    }
-
-    #[test]
-    fn what_concerns_one_connection_stays_on_it() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Hop"),
-            ("x-hop", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("authorization", "Bearer t"),
-            ("host", "ward.example"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        without_connection(&mut headers);
-        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["authorization", "host"]);
     }
 
     #[test]

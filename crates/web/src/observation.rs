@@ -35,7 +35,12 @@ pub(crate) const VITAL_SIGNS: [VitalSign; 7] = [
         loinc: "85354-9",
         units: &[unit("mm[Hg]", "mmHg", 10.0, 400.0)],
     },
-    VitalSign { key: "heart-rate", shown: "Heart rate", loinc: "8867-4", units: &[unit("/min", "/min", 5.0, 400.0)] },
+    VitalSign {
+        key: "heart-rate",
+        shown: "Heart rate",
+        loinc: "8867-4",
+        units: &[unit("/min", "/min", 5.0, 400.0)],
+    },
     VitalSign {
         key: "respiratory-rate",
         shown: "Respiratory rate",
@@ -58,7 +63,11 @@ pub(crate) const VITAL_SIGNS: [VitalSign; 7] = [
         key: "body-weight",
         shown: "Body weight",
         loinc: "29463-7",
-        units: &[unit("kg", "kg", 0.2, 700.0), unit("g", "g", 200.0, 20_000.0), unit("[lb_av]", "lb", 0.4, 1500.0)],
+        units: &[
+            unit("kg", "kg", 0.2, 700.0),
+            unit("g", "g", 200.0, 20_000.0),
+            unit("[lb_av]", "lb", 0.4, 1500.0),
+        ],
     },
     VitalSign {
         key: "body-height",
@@ -156,8 +165,10 @@ fn read_value(vital: &VitalSign, unit: Unit, typed: &str) -> Result<Vec<Number>,
     let Some((systolic, diastolic)) = typed.split_once('/') else {
         return Err("Write blood pressure as systolic/diastolic, for example 120/80.".to_owned());
     };
-    let both =
-        vec![read_number("Systolic pressure", unit, systolic)?, read_number("Diastolic pressure", unit, diastolic)?];
+    let both = vec![
+        read_number("Systolic pressure", unit, systolic)?,
+        read_number("Diastolic pressure", unit, diastolic)?,
+    ];
     let as_numbers: Vec<f64> = both.iter().filter_map(Number::as_f64).collect();
     if let [systolic, diastolic] = as_numbers.as_slice()
         && systolic <= diastolic
@@ -174,7 +185,8 @@ fn read_number(what: &str, unit: Unit, typed: &str) -> Result<Number, String> {
     let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
     let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     let has_point = text.contains('.');
-    if whole.is_empty() || whole.len() > 6 || !is_digits(whole) || !is_digits(decimals) || decimals.len() > 3 {
+    if whole.is_empty() || whole.len() > 6 || !is_digits(whole) || !is_digits(decimals) || decimals.len() > 3
+    {
         return Err(malformed());
     }
     if has_point && decimals.is_empty() {
@@ -208,9 +220,10 @@ fn read_effective(typed: &str, now: Timestamp) -> Result<Timestamp, &'static str
     }
     let moment: jiff::civil::DateTime =
         typed.parse().map_err(|_| "Enter date and time like 2026-05-17T14:30, in UTC.")?;
-    let moment =
-        moment.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| "Enter date and time like 2026-05-17T14:30, in UTC.")?;
-    let moment = Timestamp(moment.timestamp().as_microsecond());
+    let moment = jiff::tz::Offset::UTC
+        .to_timestamp(moment)
+        .map_err(|_| "Enter date and time like 2026-05-17T14:30, in UTC.")?;
+    let moment = Timestamp(moment.as_microsecond());
     // Clocks differ by minutes, not by more.
     if moment > now.plus_seconds(300) {
         return Err("The measurement cannot lie in the future. Times are in UTC.");
@@ -222,12 +235,8 @@ fn read_effective(typed: &str, now: Timestamp) -> Result<Timestamp, &'static str
 }
 
 fn resource(vital: &VitalSign, unit: Unit, numbers: Vec<Number>, effective: &str, patient: &str) -> Value {
-    let quantity = |number: Number| {
-        json!({"value": number, "unit": unit.shown, "system": "http://unitsofmeasure.org", "code": unit.code})
-    };
-    let loinc = |code: &str, display: &str| {
-        json!({"coding": [{"system": "http://loinc.org", "code": code, "display": display}], "text": display})
-    };
+    let quantity = |number: Number| json!({"value": number, "unit": unit.shown, "system": "http://unitsofmeasure.org", "code": unit.code});
+    let loinc = |code: &str, display: &str| json!({"coding": [{"system": "http://loinc.org", "code": code, "display": display}], "text": display});
     let mut resource = Map::new();
     let mut set = |name: &str, value: Value| resource.insert(name.to_owned(), value);
     set("resourceType", json!("Observation"));
@@ -261,7 +270,12 @@ fn resource(vital: &VitalSign, unit: Unit, numbers: Vec<Number>, effective: &str
 mod tests {
     use super::*;
 
-    fn checked(kind: &str, value: &str, unit: &str, effective: &str) -> Result<Value, Vec<(&'static str, String)>> {
+    fn checked(
+        kind: &str,
+        value: &str,
+        unit: &str,
+        effective: &str,
+    ) -> Result<Value, Vec<(&'static str, String)>> {
         let now = Timestamp(1_790_000_000_000_000); // 2026-09-21T14:13:20Z
         let [kind, value, unit, effective] = [kind, value, unit, effective].map(str::to_owned);
         check(&Typed { kind, value, unit, effective }, "p-1", now)
@@ -294,11 +308,41 @@ mod tests {
             ("heart-rate", "80.", "", "value", "Heart rate must be a number, such as 80."),
             ("heart-rate", "-5", "", "value", "Heart rate must be a number, such as 80."),
             ("heart-rate", "٣", "", "value", "Heart rate must be a number, such as 80."),
-            ("heart-rate", "4000", "", "value", "Heart rate must be between 5 and 400 /min. Check value and unit."),
-            ("body-temperature", "98.6", "Cel", "value", "Body temperature must be between 12 and 46 °C. Check value and unit."),
-            ("body-temperature", "37", "kg", "unit", "Body temperature is measured in °C or °F. Choose that unit."),
-            ("blood-pressure", "120", "", "value", "Write blood pressure as systolic/diastolic, for example 120/80."),
-            ("blood-pressure", "80/120", "", "value", "The systolic pressure, written first, must be the higher one."),
+            (
+                "heart-rate",
+                "4000",
+                "",
+                "value",
+                "Heart rate must be between 5 and 400 /min. Check value and unit.",
+            ),
+            (
+                "body-temperature",
+                "98.6",
+                "Cel",
+                "value",
+                "Body temperature must be between 12 and 46 °C. Check value and unit.",
+            ),
+            (
+                "body-temperature",
+                "37",
+                "kg",
+                "unit",
+                "Body temperature is measured in °C or °F. Choose that unit.",
+            ),
+            (
+                "blood-pressure",
+                "120",
+                "",
+                "value",
+                "Write blood pressure as systolic/diastolic, for example 120/80.",
+            ),
+            (
+                "blood-pressure",
+                "80/120",
+                "",
+                "value",
+                "The systolic pressure, written first, must be the higher one.",
+            ),
         ] {
             let errors = checked(kind, value, unit, "2026-09-21T10:00").unwrap_err();
             assert_eq!(errors, [(field, words.to_owned())], "{kind} {value}");
@@ -308,7 +352,10 @@ mod tests {
             ("2026-09-21T14:30", "The measurement cannot lie in the future. Times are in UTC."),
             ("1850-01-01T00:00", "The measurement cannot be that long ago."),
         ] {
-            assert_eq!(checked("heart-rate", "80", "", effective).unwrap_err(), [("effective", words.to_owned())]);
+            assert_eq!(
+                checked("heart-rate", "80", "", effective).unwrap_err(),
+                [("effective", words.to_owned())]
+            );
         }
     }
 }

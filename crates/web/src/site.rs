@@ -28,8 +28,11 @@ pub(crate) struct Site {
 }
 
 /// The pages. There is no way from here to the app tier's own paths: what is not named is not found.
-pub(crate) fn routes(site: Arc<Site>) -> Router {
+///
+/// Forms come from `csrf`'s origin or from the host that was asked.
+pub(crate) fn routes(site: Arc<Site>, csrf: CsrfLayer) -> Router {
     Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
         .route("/", get(find::home))
         .route("/sign-in", get(sign_in::form).post(sign_in::password))
         .route("/sign-in/code", get(sign_in::code_form).post(sign_in::code))
@@ -49,7 +52,7 @@ pub(crate) fn routes(site: Arc<Site>) -> Router {
         .fallback(|| async { Trouble::Missing })
         .method_not_allowed_fallback(|| async { Trouble::Missing })
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
-        .layer(CsrfLayer::new().with_rejection_response(|_| Trouble::CrossSite.into_response()))
+        .layer(csrf.with_rejection_response(|_| Trouble::CrossSite.into_response()))
         .layer(map_response(secured))
         .with_state(site)
 }

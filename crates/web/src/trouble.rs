@@ -58,7 +58,9 @@ impl IntoResponse for Trouble {
             Self::SignedOut => Redirect::to("/sign-in").into_response(),
             Self::Ended => {
                 let mut response = Redirect::to("/session/expired").into_response();
-                response.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static(cookie::NO_SESSION));
+                response
+                    .headers_mut()
+                    .append(header::SET_COOKIE, HeaderValue::from_static(cookie::NO_SESSION));
                 response
             }
             Self::Forbidden => page(
@@ -92,7 +94,8 @@ impl IntoResponse for Trouble {
                 home,
             ),
             Self::Unavailable => {
-                let words = "Records cannot be reached at the moment. Nothing was changed. Try again in a minute.";
+                let words =
+                    "Records cannot be reached at the moment. Nothing was changed. Try again in a minute.";
                 let mut response = page(StatusCode::SERVICE_UNAVAILABLE, "Not available now", words, home);
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
                 response

@@ -43,7 +43,18 @@ pub(crate) async fn chart(
     let vital_signs = [("category", "vital-signs"), ("_sort", "-date")];
     let (app, visit) = (&site.app, &signed.visit);
     // All at once: the page is as slow as the slowest of them, not as their sum.
-    let (me, patient, conditions, requests, statements, allergies, encounters, vitals, documents, compositions) = tokio::join!(
+    let (
+        me,
+        patient,
+        conditions,
+        requests,
+        statements,
+        allergies,
+        encounters,
+        vitals,
+        documents,
+        compositions,
+    ) = tokio::join!(
         app.me(visit, false),
         app.patient(visit, id.expose()),
         app.search(visit, "Condition", &about, &[]),
@@ -76,7 +87,10 @@ pub(crate) async fn chart(
         lists,
         vitals,
         notes: notes::notes(&bundles),
-        notes_problem: written.iter().find_map(|found| found.as_ref().err()).map(|trouble| trouble.sentence()),
+        notes_problem: written
+            .iter()
+            .find_map(|found| found.as_ref().err())
+            .map(|trouble| trouble.sentence()),
     })
 }
 
@@ -99,14 +113,17 @@ mod tests {
     fn no_text_of_a_record_becomes_markup() {
         let evil = "<img src=x onerror=alert(1)>\"'&";
         let entry = |resource: Value| json!({"entry": [{"resource": resource}]});
-        let conditions = entry(json!({"resourceType": "Condition", "code": {"text": evil}, "onsetString": evil}));
+        let conditions =
+            entry(json!({"resourceType": "Condition", "code": {"text": evil}, "onsetString": evil}));
         let observation = |date: &str| {
             json!({"resource": {"resourceType": "Observation", "status": evil, "code": {"text": evil},
                    "effectiveDateTime": date, "valueQuantity": {"value": 1.5, "unit": evil}}})
         };
         let vitals = json!({"entry": [observation("2024-01-01"), observation("2024-02-01")]});
-        let note = entry(json!({"resourceType": "Composition", "title": evil, "date": evil, "author": [{"display": evil}],
-            "section": [{"title": evil, "text": {"div": format!("<div>&lt;script&gt;{evil}</div>")}}]}));
+        let note = entry(
+            json!({"resourceType": "Composition", "title": evil, "date": evil, "author": [{"display": evil}],
+            "section": [{"title": evil, "text": {"div": format!("<div>&lt;script&gt;{evil}</div>")}}]}),
+        );
         let patient = json!({"name": [{"text": evil}], "birthDate": evil, "gender": evil,
             "identifier": [{"type": {"text": evil}, "value": evil}], "address": [{"text": evil}]});
         let page = ChartPage {

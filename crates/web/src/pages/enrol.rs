@@ -12,11 +12,11 @@ use serde::Deserialize;
 use ward_base::Secret;
 use zeroize::Zeroizing;
 
-use super::{Layout, Message, has_error, html, unprocessable};
+use super::{Layout, Message, has_error, html, unprocessable, without_spaces};
 use crate::app::Enrolment;
 use crate::cookie::is_token;
-use crate::observation::FieldError;
 use crate::form::Form;
+use crate::observation::FieldError;
 use crate::site::Site;
 use crate::trouble::Trouble;
 use crate::visit::Visit;
@@ -79,7 +79,7 @@ pub(crate) async fn complete(
     let Some(enrolment) = invitation(&site, &visit, &token).await? else { return Ok(used()) };
     let mut errors = mistakes(&chosen, &enrolment.username);
     if errors.is_empty() {
-        match site.app.enrol(&visit, &token, &chosen.password, chosen.code.trim()).await {
+        match site.app.enrol(&visit, &token, &chosen.password, &without_spaces(&chosen.code)).await {
             Ok(()) => return Ok(Redirect::to("/sign-in?enrolled").into_response()),
             Err(trouble @ (Trouble::Unavailable | Trouble::Locked)) => return Err(trouble),
             Err(_) => errors.push(FieldError::new(
@@ -121,8 +121,8 @@ fn mistakes(chosen: &Chosen, username: &str) -> Vec<FieldError> {
     } else if chosen.password != chosen.password_again {
         errors.push(FieldError::new("password_again", "The two passwords are not the same."));
     }
-    let digits = chosen.code.chars().filter(|c| !c.is_whitespace());
-    if digits.clone().count() != 6 || !digits.clone().all(|c| c.is_ascii_digit()) {
+    let code = without_spaces(&chosen.code);
+    if code.len() != 6 || !code.bytes().all(|byte| byte.is_ascii_digit()) {
         errors.push(FieldError::new("code", "Enter the six digits that the app shows."));
     }
     errors
@@ -133,7 +133,9 @@ fn qr(uri: &str) -> Option<String> {
     let code = QrCode::new(uri).ok()?;
     let drawn = code.render::<svg::Color<'_>>().min_dimensions(200, 200).quiet_zone(false).build();
     let (_, attributes) = drawn.split_once("<svg ")?;
-    Some(format!("<svg role=\"img\" aria-label=\"QR code for the authenticator app; the key below is the same\" {attributes}"))
+    Some(format!(
+        "<svg role=\"img\" aria-label=\"QR code for the authenticator app; the key below is the same\" {attributes}"
+    ))
 }
 
 /// In groups of four, as people type.
@@ -164,7 +166,8 @@ mod tests {
     fn mistakes_are_found_before_anything_is_sent() {
         let fields = |password: &str, again: &str, code: &str| {
             let typed = |text: &str| Zeroizing::new(text.to_owned());
-            let chosen = Chosen { password: typed(password), password_again: typed(again), code: typed(code) };
+            let chosen =
+                Chosen { password: typed(password), password_again: typed(again), code: typed(code) };
             mistakes(&chosen, "ada").iter().map(|error| error.field).collect::<Vec<_>>()
         };
         assert_eq!(fields("quiet lamp over rivers", "quiet lamp over rivers", "123 456"), [""; 0]);

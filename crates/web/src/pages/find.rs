@@ -14,9 +14,9 @@ use serde_json::Value;
 use ward_base::Phi;
 
 use super::{Layout, has_error, html, unprocessable};
+use crate::form::Form;
 use crate::handle::{Handles, Kind};
 use crate::observation::FieldError;
-use crate::form::Form;
 use crate::site::Site;
 use crate::trouble::Trouble;
 use crate::view::patient::Patient;
@@ -79,7 +79,8 @@ pub(crate) async fn ask(
         return unprocessable(&HomePage { layout, asked, found: None, more: false, errors });
     }
     let value = serde_json::to_string(&asked).map_err(|_| Trouble::Refused)?;
-    let handle = signed.handles.seal(Kind::Search, &Phi::new(value), site.random.as_ref()).ok_or(Trouble::Refused)?;
+    let handle =
+        signed.handles.seal(Kind::Search, &Phi::new(value), site.random.as_ref()).ok_or(Trouble::Refused)?;
     Ok(Redirect::to(&format!("/patients/found/{handle}")).into_response())
 }
 
@@ -92,9 +93,12 @@ pub(crate) async fn found(
     let sealed = signed.handles.open(Kind::Search, &handle).ok_or(Trouble::Missing)?;
     let asked: Asked = serde_json::from_str(sealed.expose()).map_err(|_| Trouble::Missing)?;
     let parameters = asked.parameters();
-    let borrowed: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let (me, answer) =
-        tokio::join!(site.app.me(&signed.visit, false), site.app.search(&signed.visit, "Patient", &borrowed, &[]));
+    let borrowed: Vec<(&str, &str)> =
+        parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (me, answer) = tokio::join!(
+        site.app.me(&signed.visit, false),
+        site.app.search(&signed.visit, "Patient", &borrowed, &[])
+    );
     let (me, answer) = (me?, answer?);
     let found = hits(&site, &signed.handles, answer.bundle.expose()).ok_or(Trouble::Unavailable)?;
     let layout = Layout::signed_in("Patients found", me);
@@ -126,7 +130,10 @@ impl Asked {
             }
         }
         if !birth_date.is_empty() && (birth_date.len() > 10 || text::days(birth_date).is_none()) {
-            errors.push(FieldError::new("birth_date", "Enter the birth date as year-month-day, such as 1980-05-17."));
+            errors.push(FieldError::new(
+                "birth_date",
+                "Enter the birth date as year-month-day, such as 1980-05-17.",
+            ));
         }
         errors
     }

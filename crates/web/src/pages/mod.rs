@@ -15,6 +15,7 @@ use axum::response::{Html, IntoResponse as _, Response};
 use http::StatusCode;
 use serde_json::Value;
 use ward_base::{Phi, ResourceId};
+use zeroize::Zeroizing;
 
 use crate::app::Me;
 use crate::assets::{Assets, assets};
@@ -110,6 +111,11 @@ async fn patient_and_me(
 
 fn read_patient(site: &Site, resource: &Phi<Value>) -> crate::view::patient::Patient {
     crate::view::patient::Patient::new(resource.expose(), site.clock.now())
+}
+
+/// A code as it is meant: many apps show `123 456`.
+fn without_spaces(code: &str) -> Zeroizing<String> {
+    Zeroizing::new(code.chars().filter(|character| !character.is_whitespace()).collect())
 }
 
 fn has_error(errors: &[FieldError], field: &str) -> bool {

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::{Layout, has_error, html, patient_and_me, patient_id, unprocessable};
-use crate::observation::{FieldError, Typed, Unit, VITAL_SIGNS, VitalSign, check, now_for_form, units};
 use crate::form::Form;
+use crate::observation::{FieldError, Typed, Unit, VITAL_SIGNS, VitalSign, check, now_for_form, units};
 use crate::site::Site;
 use crate::trouble::Trouble;
 use crate::view::patient::Patient;

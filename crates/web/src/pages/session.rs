@@ -27,7 +27,11 @@ pub(crate) async fn sign_out(State(site): State<Arc<Site>>, visit: Visit) -> Res
 
 /// `GET /signed-out`.
 pub(crate) async fn signed_out() -> Response {
-    Message::page("You are signed out", "Nothing of the records stays on this device.", Some(("/sign-in", "Sign in")))
+    Message::page(
+        "You are signed out",
+        "Nothing of the records stays on this device.",
+        Some(("/sign-in", "Sign in")),
+    )
 }
 
 /// `GET /session/expired`.

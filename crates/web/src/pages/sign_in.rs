@@ -11,10 +11,10 @@ use serde::Deserialize;
 use ward_base::Secret;
 use zeroize::Zeroizing;
 
-use super::{Layout, html, unprocessable};
+use super::{Layout, html, unprocessable, without_spaces};
 use crate::cookie;
-use crate::observation::FieldError;
 use crate::form::Form;
+use crate::observation::FieldError;
 use crate::site::Site;
 use crate::trouble::Trouble;
 use crate::visit::Visit;
@@ -103,7 +103,7 @@ pub(crate) async fn code(
 ) -> Result<Response, Trouble> {
     let Some(challenge) = visit.challenge.as_ref() else { return Err(Trouble::SignedOut) };
     let challenge = text(challenge).ok_or(Trouble::SignedOut)?;
-    match site.app.second_factor(&visit, challenge, typed.code.trim()).await {
+    match site.app.second_factor(&visit, challenge, &without_spaces(&typed.code)).await {
         Ok(session) => {
             let value = text(&session).and_then(cookie::set_session).ok_or(Trouble::Unavailable)?;
             let mut response = Redirect::to("/").into_response();

@@ -117,7 +117,11 @@ mod tests {
             assert!(sheet.contains(&color), "{color}");
         }
         assert_eq!(svg.matches("<circle").count(), 4);
-        assert_eq!(svg.matches("<polyline").count(), 2);
+        for color in ["#1F5FA8", "#A8481F"] {
+            let drawn =
+                |line: &&str| line.starts_with("<polyline") && line.contains(&format!("stroke=\"{color}\""));
+            assert_eq!(svg.lines().filter(drawn).count(), 1, "{color}: {svg}");
+        }
         assert!(svg.trim_end().ends_with("</svg>"));
     }
 

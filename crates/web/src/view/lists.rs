@@ -28,14 +28,20 @@ pub(crate) struct List {
 impl List {
     /// The list of `kind` out of search answers.
     pub(crate) fn new(kind: ListKind, bundles: &[&Value], more: bool, problem: Option<&'static str>) -> Self {
-        let mut rows: Vec<Row> =
-            bundles.iter().flat_map(|bundle| resources(bundle)).filter_map(|resource| kind.row(resource)).collect();
+        let mut rows: Vec<Row> = bundles
+            .iter()
+            .flat_map(|bundle| resources(bundle))
+            .filter_map(|resource| kind.row(resource))
+            .collect();
         text::newest_first(&mut rows, |row| row.when);
         rows.sort_by_key(|row| !row.current);
         let (id, title, columns, empty): (_, _, &'static [&'static str], _) = match kind {
-            ListKind::Conditions => {
-                ("conditions", "Conditions", &["Condition", "Status", "Since", "Recorded"], "No conditions recorded.")
-            }
+            ListKind::Conditions => (
+                "conditions",
+                "Conditions",
+                &["Condition", "Status", "Since", "Recorded"],
+                "No conditions recorded.",
+            ),
             ListKind::Medications => (
                 "medications",
                 "Medications",
@@ -74,8 +80,9 @@ impl ListKind {
         let (cells, date, current) = match self {
             Self::Conditions => {
                 let status = text::status(resource.get("clinicalStatus"));
-                let verification = text::status(resource.get("verificationStatus"))
-                    .filter(|status| matches!(status.as_str(), "entered in error" | "refuted" | "unconfirmed"));
+                let verification = text::status(resource.get("verificationStatus")).filter(|status| {
+                    matches!(status.as_str(), "entered in error" | "refuted" | "unconfirmed")
+                });
                 let current = !matches!(status.as_deref(), Some("inactive" | "remission" | "resolved"))
                     && !matches!(verification.as_deref(), Some("entered in error" | "refuted"));
                 let onset = when(&["/onsetDateTime", "/onsetString"])
@@ -96,10 +103,16 @@ impl ListKind {
                 let status = text::at(resource, "/status");
                 let name = text::concept(resource.get("medicationCodeableConcept"))
                     .or_else(|| text::display(resource.get("medicationReference")));
-                let dosages = ["dosageInstruction", "dosage"].iter().flat_map(|list| text::items(resource, list));
-                let date = when(&["/authoredOn", "/effectiveDateTime", "/effectivePeriod/start", "/dateAsserted"]);
-                let cells =
-                    vec![name, status.map(text::word), text::joined(dosages.filter_map(dosage)), date.as_deref().map(text::date)];
+                let dosages =
+                    ["dosageInstruction", "dosage"].iter().flat_map(|list| text::items(resource, list));
+                let date =
+                    when(&["/authoredOn", "/effectiveDateTime", "/effectivePeriod/start", "/dateAsserted"]);
+                let cells = vec![
+                    name,
+                    status.map(text::word),
+                    text::joined(dosages.filter_map(dosage)),
+                    date.as_deref().map(text::date),
+                ];
                 (cells, date, matches!(status, Some("active" | "on-hold" | "draft" | "intended")))
             }
             Self::Allergies => {
@@ -121,9 +134,12 @@ impl ListKind {
             Self::Encounters => {
                 let status = text::at(resource, "/status");
                 let kind = text::concepts(text::items(resource, "type")).or_else(|| {
-                    text::at(resource, "/class/display").or_else(|| text::at(resource, "/class/code")).map(str::to_owned)
+                    text::at(resource, "/class/display")
+                        .or_else(|| text::at(resource, "/class/code"))
+                        .map(str::to_owned)
                 });
-                let places = text::items(resource, "location").iter().filter_map(|l| text::display(l.get("location")));
+                let places =
+                    text::items(resource, "location").iter().filter_map(|l| text::display(l.get("location")));
                 let cells = vec![
                     kind,
                     status.map(text::word),
@@ -131,7 +147,11 @@ impl ListKind {
                     text::concepts(text::items(resource, "reasonCode")),
                     text::display(resource.get("serviceProvider")).or_else(|| text::joined(places)),
                 ];
-                (cells, when(&["/period/start", "/period/end"]), matches!(status, Some("in-progress" | "arrived")))
+                (
+                    cells,
+                    when(&["/period/start", "/period/end"]),
+                    matches!(status, Some("in-progress" | "arrived")),
+                )
             }
         };
         if text::at(resource, "/resourceType").is_none_or(|kind| kind == "OperationOutcome") {
@@ -151,7 +171,8 @@ fn dosage(dosage: &Value) -> Option<String> {
     if let Some(text) = text::at(dosage, "/text") {
         return Some(text.to_owned());
     }
-    let amount = text::items(dosage, "doseAndRate").iter().find_map(|dose| text::quantity(dose.get("doseQuantity")));
+    let amount =
+        text::items(dosage, "doseAndRate").iter().find_map(|dose| text::quantity(dose.get("doseQuantity")));
     let repeat = dosage.pointer("/timing/repeat");
     let often = repeat.and_then(|repeat| {
         let (times, every) = (text::number(repeat.get("frequency"))?, text::number(repeat.get("period"))?);
@@ -168,7 +189,11 @@ mod tests {
 
     fn rows(kind: ListKind, resources: &[Value]) -> Vec<Vec<String>> {
         let entries: Vec<Value> = resources.iter().map(|resource| json!({"resource": resource})).collect();
-        List::new(kind, &[&json!({"entry": entries})], false, None).rows.into_iter().map(|row| row.cells).collect()
+        List::new(kind, &[&json!({"entry": entries})], false, None)
+            .rows
+            .into_iter()
+            .map(|row| row.cells)
+            .collect()
     }
 
     #[test]
@@ -196,7 +221,8 @@ mod tests {
             "medicationCodeableConcept": {"coding": [{"display": "Ibuprofen 200 mg"}]},
             "dosageInstruction": [{"asNeededBoolean": true, "timing": {"repeat": {"frequency": 1, "period": 8, "periodUnit": "h"}},
                                    "doseAndRate": [{"doseQuantity": {"value": 2, "unit": "tablets"}}]}]});
-        let expected = ["Ibuprofen 200 mg", "active", "2 tablets, 1 time(s) every 8 h, as needed", "2024-02-03"];
+        let expected =
+            ["Ibuprofen 200 mg", "active", "2 tablets, 1 time(s) every 8 h, as needed", "2024-02-03"];
         assert_eq!(rows(ListKind::Medications, &[medication])[0], expected);
         let allergy = json!({"resourceType": "AllergyIntolerance", "code": {"text": "Peanut"}, "criticality": "high",
             "reaction": [{"manifestation": [{"text": "Hives"}], "severity": "mild"}]});
@@ -205,8 +231,14 @@ mod tests {
 
     #[test]
     fn any_json_is_survived() {
-        for odd in [json!(null), json!({"resourceType": 7}), json!({"resourceType": "Encounter", "type": "x", "period": []})] {
-            for kind in [ListKind::Conditions, ListKind::Medications, ListKind::Allergies, ListKind::Encounters] {
+        for odd in [
+            json!(null),
+            json!({"resourceType": 7}),
+            json!({"resourceType": "Encounter", "type": "x", "period": []}),
+        ] {
+            for kind in
+                [ListKind::Conditions, ListKind::Medications, ListKind::Allergies, ListKind::Encounters]
+            {
                 rows(kind, std::slice::from_ref(&odd));
             }
         }

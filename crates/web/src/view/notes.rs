@@ -32,17 +32,23 @@ fn note(resource: &Value) -> Option<Note> {
         _ => return None,
     };
     let paragraphs = if is_document {
-        text::items(resource, "content").iter().filter_map(|content| attachment(content.get("attachment")?)).collect()
+        text::items(resource, "content")
+            .iter()
+            .filter_map(|content| attachment(content.get("attachment")?))
+            .collect()
     } else {
         text::items(resource, "section").iter().flat_map(section).collect()
     };
     let date = text::at(resource, "/date").or_else(|| text::at(resource, "/context/period/start"));
-    let title = text::at(resource, "/title").or_else(|| text::at(resource, "/description")).map(str::to_owned);
+    let title =
+        text::at(resource, "/title").or_else(|| text::at(resource, "/description")).map(str::to_owned);
     Some(Note {
         title: title.or_else(|| text::concept(resource.get("type"))).unwrap_or_else(|| "Note".to_owned()),
         date: date.map(text::date).unwrap_or_default(),
-        author: text::joined(text::items(resource, "author").iter().filter_map(|author| text::display(Some(author))))
-            .unwrap_or_default(),
+        author: text::joined(
+            text::items(resource, "author").iter().filter_map(|author| text::display(Some(author))),
+        )
+        .unwrap_or_default(),
         text: paragraphs,
         when: date.and_then(text::days),
     })
@@ -89,14 +95,24 @@ fn plain(xhtml: &str) -> String {
         words.push_str(before);
         let (tag, following) = after.split_once('>').unwrap_or((after, ""));
         let name = tag.trim_start_matches('/').split([' ', '/', '\t', '\n']).next().unwrap_or_default();
-        let breaks = matches!(name, "p" | "br" | "div" | "li" | "tr" | "h1" | "h2" | "h3" | "h4" | "ul" | "ol" | "table");
+        let breaks = matches!(
+            name,
+            "p" | "br" | "div" | "li" | "tr" | "h1" | "h2" | "h3" | "h4" | "ul" | "ol" | "table"
+        );
         words.push(if breaks { '\n' } else { ' ' });
         rest = following;
     }
     words.push_str(rest);
-    for (entity, character) in
-        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&nbsp;", " "), ("&#160;", " "), ("&amp;", "&")]
-    {
+    for (entity, character) in [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&#39;", "'"),
+        ("&nbsp;", " "),
+        ("&#160;", " "),
+        ("&amp;", "&"),
+    ] {
         words = words.replace(entity, character);
     }
     let lines = words.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -125,8 +141,11 @@ mod tests {
         }));
         let notes = notes(&[&document]);
         assert_eq!((notes[0].title.as_str(), notes[0].author.as_str()), ("Visit note", "Dr A"));
-        let expected =
-            ["Fever since Monday.\n<b>", "Letter (not plain text; not shown here)", "The text cannot be read."];
+        let expected = [
+            "Fever since Monday.\n<b>",
+            "Letter (not plain text; not shown here)",
+            "The text cannot be read.",
+        ];
         assert_eq!(notes[0].text, expected);
     }
 

@@ -70,7 +70,8 @@ fn age(birth: &str, at: &str) -> Option<String> {
     }
     let (years, months) = (span.get_years(), i32::from(span.get_years()) * 12 + span.get_months());
     let about = if birth.len() < 10 { "about " } else { "" };
-    let plural = |count: i32, unit: &str| format!("{about}{count} {unit}{}", if count == 1 { "" } else { "s" });
+    let plural =
+        |count: i32, unit: &str| format!("{about}{count} {unit}{}", if count == 1 { "" } else { "s" });
     Some(match (years, months) {
         (2.., _) => plural(years.into(), "year"),
         (_, 2..) => plural(months, "month"),

@@ -67,7 +67,8 @@ pub(crate) fn unit(quantity: &Value) -> Option<&str> {
 
 /// A date, dateTime or instant: the day, and the minute with its zone where there is one.
 pub(crate) fn date(text: &str) -> String {
-    let Some((day, time)) = text.split_once('T') else { return text.to_owned() };
+    let whole_day = |(day, _): &(&str, &str)| day.len() == "2024-03-01".len();
+    let Some((day, time)) = text.split_once('T').filter(whole_day) else { return text.to_owned() };
     let (clock, zone) = match time.find(['Z', '+', '-']) {
         Some(position) => time.split_at(position),
         None => (time, ""),
@@ -126,7 +127,9 @@ pub(crate) fn name(resource: &Value) -> Option<String> {
     if let Some(text) = at(name, "/text") {
         return Some(text.to_owned());
     }
-    let words = |part: &str| items(name, part).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let words = |part: &str| {
+        items(name, part).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
     let mut parts = words("prefix");
     parts.extend(words("given"));
     parts.extend(at(name, "/family").map(str::to_owned));
@@ -181,7 +184,10 @@ mod tests {
     fn quantities_keep_their_digits() {
         let heavy: Value = serde_json::from_str(r#"{"value": 72.50, "unit": "kg"}"#).unwrap();
         assert_eq!(quantity(Some(&heavy)).as_deref(), Some("72.50 kg"));
-        assert_eq!(quantity(Some(&json!({"value": 5, "comparator": "<", "code": "mm[Hg]"}))).as_deref(), Some("<5 mmHg"));
+        assert_eq!(
+            quantity(Some(&json!({"value": 5, "comparator": "<", "code": "mm[Hg]"}))).as_deref(),
+            Some("<5 mmHg")
+        );
         assert_eq!(quantity(Some(&json!({"unit": "kg"}))), None);
     }
 

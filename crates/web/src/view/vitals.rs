@@ -108,20 +108,24 @@ fn drawable(holder: &Value) -> Option<f64> {
 /// The everyday name of a vital sign, by its LOINC code; else what the record says.
 fn short_label(code: Option<&Value>) -> Option<String> {
     let known = text::items(code?, "coding").iter().find_map(|coding| {
-        Some(match text::at(coding, "/code").filter(|_| text::at(coding, "/system") == Some("http://loinc.org"))? {
-            "85354-9" | "55284-4" => "Blood pressure",
-            "8480-6" => "systolic",
-            "8462-4" => "diastolic",
-            "8867-4" => "Heart rate",
-            "9279-1" => "Respiratory rate",
-            "8310-5" => "Body temperature",
-            "2708-6" | "59408-5" => "Oxygen saturation",
-            "29463-7" | "3141-9" => "Body weight",
-            "8302-2" => "Body height",
-            "39156-5" => "Body mass index",
-            "9843-4" | "8287-5" => "Head circumference",
-            _ => return None,
-        })
+        Some(
+            match text::at(coding, "/code")
+                .filter(|_| text::at(coding, "/system") == Some("http://loinc.org"))?
+            {
+                "85354-9" | "55284-4" => "Blood pressure",
+                "8480-6" => "systolic",
+                "8462-4" => "diastolic",
+                "8867-4" => "Heart rate",
+                "9279-1" => "Respiratory rate",
+                "8310-5" => "Body temperature",
+                "2708-6" | "59408-5" => "Oxygen saturation",
+                "29463-7" | "3141-9" => "Body weight",
+                "8302-2" => "Body height",
+                "39156-5" => "Body mass index",
+                "9843-4" | "8287-5" => "Head circumference",
+                _ => return None,
+            },
+        )
     });
     known.map(str::to_owned).or_else(|| text::concept(code))
 }
@@ -141,14 +145,17 @@ fn graphs(measurements: &[Measurement]) -> Vec<Graph> {
                 series.entry(name).or_default().push((when, *number));
             }
         }
-        let lines: Vec<String> = if series.len() > 1 { series.keys().map(|&name| name.to_owned()).collect() } else { vec![] };
+        let lines: Vec<String> =
+            if series.len() > 1 { series.keys().map(|&name| name.to_owned()).collect() } else { vec![] };
         let points: Vec<Vec<(f64, f64)>> = series.into_values().collect();
         if points.iter().all(|line| line.len() < 2) {
             continue;
         }
         let title = if unit.is_empty() { label.to_owned() } else { format!("{label} ({unit})") };
         let count = of_kind.len();
-        let spoken = format!("{title}: line graph of {count} measurements. The table of vital signs has the same numbers.");
+        let spoken = format!(
+            "{title}: line graph of {count} measurements. The table of vital signs has the same numbers."
+        );
         let Some(svg) = graph::svg(&points, &spoken) else { continue };
         let latest = of_kind.first().map(|newest| format!("latest {}, {}", newest.value, newest.date));
         graphs.push(Graph { title, latest: latest.unwrap_or_default(), svg, lines });
@@ -187,11 +194,14 @@ mod tests {
             .iter()
             .map(|row| (row.label.as_str(), row.value.as_str(), row.date.as_str()))
             .collect();
-        assert_eq!(rows, [
-            ("Blood pressure", "systolic 133 mmHg, diastolic 83 mmHg", "2024-03-01 08:00 UTC"),
-            ("Blood pressure", "systolic 121 mmHg, diastolic 81 mmHg", "2024-01-01 08:00 UTC"),
-            ("Mood", "calm", ""),
-        ]);
+        assert_eq!(
+            rows,
+            [
+                ("Blood pressure", "systolic 133 mmHg, diastolic 83 mmHg", "2024-03-01 08:00 UTC"),
+                ("Blood pressure", "systolic 121 mmHg, diastolic 81 mmHg", "2024-01-01 08:00 UTC"),
+                ("Mood", "calm", ""),
+            ]
+        );
         assert_eq!(vitals.graphs.len(), 1);
         assert_eq!(vitals.graphs[0].title, "Blood pressure (mmHg)");
         assert_eq!(vitals.graphs[0].lines, ["diastolic", "systolic"]);
