@@ -1,1 +1,62 @@
-//! Ward app.
+//! The app tier: the FHIR R4 API, authorization, the audit writer, and the only process that holds data keys.
+//!
+//! A request passes four gates, in this order: who asks ([`mod@authenticate`]), whether they may (`ward_identity::decide`),
+//! what it touches ([`mod@call`] notes it for the log), and whether the log has it ([`mod@route`]). Every answer waits
+//! for its entry to be durable, and every write for its intent.
+//!
+//! The tier refuses to start on an audit log that is not the one its database remembers, to answer while the log
+//! cannot be written, to repeat anything of a request in an error, and to put anything that tells of a person into an
+//! address.
+
+mod accesses;
+mod accounts;
+mod app;
+mod authenticate;
+mod bulk;
+mod call;
+mod config;
+mod cursor;
+mod fhir;
+mod form;
+mod health;
+mod jobs;
+mod oauth;
+mod problem;
+mod reply;
+mod route;
+mod session;
+mod start;
+mod trail;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use ward_monitor::event;
+use ward_transport::control::{Bootstrap, Update};
+use ward_transport::{Node, ServerLimits};
+
+pub use config::{AppConfig, AppLimits};
+pub use start::StartError;
+
+/// Opens keys, database and audit log, and serves until told to drain.
+///
+/// # Errors
+/// [`StartError`] if any of them cannot be opened, or do not belong together.
+pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update>) -> Result<(), StartError> {
+    let node = Node::new(&bootstrap)?;
+    let config = bootstrap.config;
+    let limits = ServerLimits { body_bytes_max: config.limits.body_bytes, ..ServerLimits::default() };
+    let opened = tokio::task::spawn_blocking(move || start::open(&config)).await;
+    let app = Arc::new(opened.map_err(|_| StartError::Settings)??);
+    start::check_audit_log(&app).await?;
+    let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
+    node.serve(updates, limits, route::Router(Arc::clone(&app))).await?;
+    jobs.abort();
+    if jobs::remember_audit_log(&app, 0).await.is_err() {
+        event!(Error, "audit.checkpoint_not_remembered");
+    }
+    app.store.close().await;
+    let trail = app.trail.clone();
+    let _ = tokio::task::spawn_blocking(move || trail.close()).await;
+    Ok(())
+}

@@ -16,6 +16,9 @@ pub(crate) enum Audit {
         /// Another directory in the tlog-tiles layout, such as a copy.
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
+        /// The log's public key (`name+hash+base64`), kept elsewhere; without it the one beside the log is used.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
     },
     /// List who has accessed a patient's record.
     Who {
@@ -33,9 +36,9 @@ impl Audit {
         format: Format,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Verify { directory } => {
+            Self::Verify { directory, key } => {
                 let directory = directory.unwrap_or_else(|| config.data_directory().join("app/audit"));
-                verify(&directory, format)
+                verify(&directory, key.as_deref(), format)
             }
             Self::Who { patient } => {
                 let mut operator = crate::sign_in(config, source).await?;
@@ -64,4 +67,29 @@ impl Audit {
             }
         }
     }
+}
+
+/// Checks every byte of a log. Needs no key but the public one.
+fn verify(directory: &std::path::Path, key: Option<&str>, format: Format) -> anyhow::Result<()> {
+    let verified = ward_audit::verify(directory, key)
+        .map_err(|error| anyhow::anyhow!("the audit log does not verify: {error}"))?;
+    let root: String = verified.root.iter().map(|byte| format!("{byte:02x}")).collect();
+    let moment = |moment: Option<ward_base::Timestamp>| moment.map(ward_base::Timestamp::to_instant);
+    let (first, last) = (moment(verified.first), moment(verified.last));
+    if format == Format::Json {
+        output::json(&json!({
+            "entries": verified.entries, "root": root, "origin": verified.origin, "first": first, "last": last,
+        }));
+        return Ok(());
+    }
+    output::line(format!("{} entries, complete and unaltered", verified.entries));
+    output::line(format!("log     {}", verified.origin));
+    output::line(format!("root    {root}"));
+    if let (Some(first), Some(last)) = (first, last) {
+        output::line(format!("from    {first}\nto      {last}"));
+    }
+    if key.is_none() {
+        output::line("The signature was checked with the key stored beside the log; give --key with a key you kept elsewhere to prove who signed it.");
+    }
+    Ok(())
 }

@@ -132,6 +132,10 @@ impl Config {
         self.text("data.tenant")
     }
 
+    pub(crate) fn audit_origin(&self) -> &str {
+        self.text("audit.origin")
+    }
+
     /// `name` is one of the numeric keys of the table.
     pub(crate) fn number(&self, name: &str) -> u64 {
         match self.values.get(name) {

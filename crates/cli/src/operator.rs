@@ -5,7 +5,6 @@
 //! like any other client (OAuth 2.0 client credentials with `private_key_jwt`, RFC 7523).
 
 use anyhow::Context as _;
-use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -153,6 +152,13 @@ impl Operator {
         let headers =
             [(header::AUTHORIZATION, self.authorization.as_str()), (header::CONTENT_TYPE, content_type)];
         self.connection.open(method, path, &headers, body).await
+    }
+
+    /// The `Authorization` header for further requests, good for a few minutes.
+    pub(crate) async fn authorization(&mut self) -> anyhow::Result<String> {
+        let origin = self.connection.origin();
+        self.renew(&origin).await?;
+        Ok(self.authorization.clone())
     }
 
     /// The origin of the stack it signed in at.

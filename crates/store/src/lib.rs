@@ -47,7 +47,7 @@ use ward_keys::KeyRing;
 pub use error::StoreError;
 pub use prepare::Prepared;
 pub use session::{
-    Expected, ExportPage, HistoryPage, HistoryScope, Page, Position, RecordKind, ResourceKey, SearchPage,
+    Expected, ExportPage, HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage,
     Session, Stored, Transaction, WriteOutcome, Written,
 };
 pub use ward_keys::CacheLimits;

@@ -1,11 +1,11 @@
 //! What can be done to a resource before it reaches the writer's thread.
 
 use serde_json::Value;
-use ward_base::Phi;
+use ward_base::{Phi, ResourceId};
 use ward_fhir::{compartment, search};
 use ward_keys::KeyScope;
 
-use crate::{ResourceKey, Store, StoreError, body::Frame, token};
+use crate::{ResourceKey, Store, StoreError, Written, body::Frame, token};
 
 /// A resource made ready: normalised, compressed, its tokens computed. CPU work only, so that the writer's thread
 /// has little left to do. It is bound to nothing yet and can be put once or more.
@@ -16,12 +16,26 @@ pub struct Prepared {
     /// Sorted and distinct.
     pub(crate) tokens: Vec<i64>,
     pub(crate) scope: KeyScope,
+    pub(crate) patients: Vec<ResourceId>,
 }
 
 impl Prepared {
     /// Which resource it is for.
     pub const fn key(&self) -> &ResourceKey {
         &self.key
+    }
+
+    /// The patients in whose compartments it lies, the owner first.
+    pub fn patients(&self) -> &[ResourceId] {
+        &self.patients
+    }
+
+    /// The JSON text that a read gives after it was stored as `written`.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] cannot happen to what [`Store::prepare`] made.
+    pub fn served(&self, written: &Written) -> Result<Phi<Vec<u8>>, StoreError> {
+        Ok(Phi::new(Frame::decode(self.frame.expose())?.served(written.version, written.updated)))
     }
 }
 
@@ -49,9 +63,10 @@ impl Store {
         Ok(Prepared {
             tokens: token::of_resource(inner.vault.ring.tokenizer(), key.resource_type, &extracted),
             id_token: inner.vault.id_token(key),
-            frame: Phi::new(Frame::new(resource, &key.id, patients)?.encode()?),
+            frame: Phi::new(Frame::new(resource, &key.id, patients.clone())?.encode()?),
             key: key.clone(),
             scope,
+            patients,
         })
     }
 }

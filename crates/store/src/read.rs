@@ -9,7 +9,7 @@ use ward_fhir::{ResourceType, search::Query};
 use ward_keys::KeyId;
 
 use crate::{
-    HistoryPage, HistoryScope, Page, Position, RecordKind, ResourceKey, SearchPage, Session, StoreError,
+    HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage, Session, StoreError,
     Stored,
     body::Frame,
     position,
@@ -234,7 +234,11 @@ impl Session for Snapshot<'_> {
             }
         };
         let next = more(&mut found, limit).then(|| found.last().map(|last| position::of_rid(last.rid)));
-        Ok((found.iter().map(|opened| Phi::new(opened.frame.original())).collect(), next.flatten()))
+        let originals = found.into_iter().map(|opened| Original {
+            text: Phi::new(opened.frame.original()),
+            patients: opened.frame.patients,
+        });
+        Ok((originals.collect(), next.flatten()))
     }
 
     fn original_equals(&mut self, key: &ResourceKey, resource: &Value) -> Result<bool, StoreError> {

@@ -39,6 +39,8 @@ pub enum Expected {
     Any,
     /// No current version: never written, or deleted.
     Absent,
+    /// Some version, current or deleted: the id was given out here.
+    Known,
     /// This current, undeleted version.
     Version(u64),
 }
@@ -129,8 +131,17 @@ pub struct SearchPage {
     pub total: Option<u64>,
 }
 
-/// Originals as they went in, and where the next batch starts.
-pub type ExportPage = (Vec<Phi<Vec<u8>>>, Option<Position>);
+/// A current resource as it went in.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// The JSON text, with an `id`.
+    pub text: Phi<Vec<u8>>,
+    /// The patients in whose compartments it lies, the owner first.
+    pub patients: Vec<ResourceId>,
+}
+
+/// Originals, and where the next batch starts.
+pub type ExportPage = (Vec<Original>, Option<Position>);
 
 /// What a small sealed record is about. The numbers are stored: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

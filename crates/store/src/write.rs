@@ -192,6 +192,7 @@ fn check(expected: Expected, head: Option<&Head>) -> Result<(), StoreError> {
     let holds = match expected {
         Expected::Any => true,
         Expected::Absent => current.is_none(),
+        Expected::Known => head.is_some(),
         Expected::Version(version) => current == Some(version),
     };
     if holds { Ok(()) } else { Err(StoreError::Conflict) }

@@ -28,6 +28,9 @@ pub(crate) struct Up {
     /// How many made-up patients `--demo` loads at the first start.
     #[arg(long, value_name = "N", default_value_t = 100, requires = "demo")]
     demo_patients: u64,
+    /// Let `ward bench` call the app tier directly. For made-up patients only.
+    #[arg(long, hide = true, requires = "demo")]
+    bench: bool,
 }
 
 const DEMO_WARNING: &str = "\
@@ -54,7 +57,10 @@ impl Up {
         }
         let custody = Custody::open_or_create(&data, source)?;
         let operator = OperatorKey::open_or_create(&custody)?;
-        let plan = plan::Plan::new(&config, &data, &custody, operator.jwks())?;
+        let mut plan = plan::Plan::new(&config, &data, &custody, operator.jwks())?;
+        if self.bench {
+            plan.open_for_bench()?;
+        }
         let endpoint = Endpoint::new(plan.address(), plan.host(), plan.trust())?;
         let demo_patients = self.demo.then_some(self.demo_patients);
         let welcome = async move {

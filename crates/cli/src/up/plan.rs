@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use ward_base::{InstanceId, Secret, SystemClock, SystemRandom, Tier};
+use ward_base::{Clock as _, InstanceId, Secret, SystemClock, SystemRandom, Tier};
 use ward_transport::control::{Bootstrap, Target, Update};
 use ward_transport::{CertificateAuthority, IdentityMaterial, SpkiPin};
 
@@ -32,6 +32,8 @@ pub(super) struct Plan {
     sticky_key: Secret,
     handle_key: Secret,
     operator_jwks: Value,
+    /// A caller that the app tier accepts besides its balancer; for `ward bench` alone.
+    bench: Option<IdentityMaterial>,
     started: std::time::Instant,
 }
 
@@ -82,6 +84,7 @@ impl Plan {
             sticky_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             handle_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             operator_jwks,
+            bench: None,
             started: std::time::Instant::now(),
         })
     }
@@ -130,8 +133,30 @@ impl Plan {
         }
     }
 
-    fn pins(&self, tier: Tier) -> Vec<SpkiPin> {
-        self.of(tier).flat_map(|(_, member)| member.pins()).collect()
+    /// The keys of those who may call `tier`.
+    fn callers(&self, tier: Tier) -> Vec<SpkiPin> {
+        let Some(caller) = Self::caller(tier) else { return Vec::new() };
+        let bench = self.bench.as_ref().filter(|_| tier == Tier::App).and_then(|identity| identity.pin().ok());
+        self.of(caller).flat_map(|(_, member)| member.pins()).chain(bench).collect()
+    }
+
+    /// Lets `ward bench` call the app tier past its balancer, and leaves it the identity to do so.
+    pub(super) fn open_for_bench(&mut self) -> anyhow::Result<()> {
+        let instance = InstanceId { tier: Tier::InternalEdge, number: u16::MAX };
+        let identity = issue(&self.authority, instance, lifetime_seconds(&self.config))?;
+        let app = self.members.get(&APP).context("no app instance")?;
+        let file = Bootstrap {
+            instance,
+            identity: identity.clone(),
+            authority_pem: self.authority.certificate_pem().to_owned(),
+            listen: app.address,
+            clients: app.pins(),
+            config: (),
+        };
+        let text = zeroize::Zeroizing::new(serde_json::to_vec(&file)?);
+        custody::write_private(&self.data.join(crate::bench::IDENTITY_FILE), &text)?;
+        self.bench = Some(identity);
+        Ok(())
     }
 
     fn targets(&self, tier: Tier) -> Vec<Target> {
@@ -147,8 +172,8 @@ impl Plan {
     /// What `instance` must know of the others now: who may call it, and whom it calls.
     pub(super) fn policy(&self, instance: InstanceId) -> Vec<Update> {
         let mut updates = Vec::new();
-        if let Some(caller) = Self::caller(instance.tier) {
-            updates.push(Update::Clients(self.pins(caller)));
+        if Self::caller(instance.tier).is_some() {
+            updates.push(Update::Clients(self.callers(instance.tier)));
         }
         if let Some((callee, group)) = Self::callee(instance.tier) {
             updates.push(Update::Targets { group: group.to_owned(), targets: self.targets(callee) });
@@ -159,7 +184,7 @@ impl Plan {
     /// The first line for a new process of `instance`: its identity, its peers and no secret it does not need.
     pub(super) fn bootstrap(&self, instance: InstanceId) -> anyhow::Result<String> {
         let member = self.members.get(&instance).context("no such instance")?;
-        let clients = Self::caller(instance.tier).map(|tier| self.pins(tier)).unwrap_or_default();
+        let clients = self.callers(instance.tier);
         let line = match instance.tier {
             Tier::PublicEdge | Tier::InternalEdge => {
                 serde_json::to_string(&self.fill(instance, member, clients, self.edge(instance.tier)))
@@ -200,7 +225,14 @@ impl Plan {
                 },
             },
             sticky: public.then(|| hex(&self.sticky_key)),
-            limits: ward_edge::EdgeLimits::default(),
+            limits: ward_edge::EdgeLimits {
+                request_bytes: config.number("limits.body_megabytes") << 20,
+                header_bytes: usize::try_from(config.number("limits.header_kilobytes") << 10).unwrap_or(usize::MAX),
+                connections: usize::try_from(config.number("limits.connections")).unwrap_or(usize::MAX),
+                header_read_timeout_ms: config.number("limits.header_seconds") * 1_000,
+                body_read_timeout_ms: config.number("limits.body_seconds") * 1_000,
+                ..Default::default()
+            },
             public_hosts: if public { self.public_hosts() } else { Vec::new() },
         }
     }
@@ -275,8 +307,32 @@ impl Plan {
     }
 
     fn app(&self) -> ward_app::AppConfig {
-        todo!()
+        let config = &self.config;
+        let number = |name: &str| config.number(name);
+        ward_app::AppConfig {
+            directory: self.data.join("app"),
+            tenant: config.tenant().to_owned(),
+            root_key: hex(&self.root).into(),
+            public_origin: self.public_origin(),
+            operator_jwks: self.operator_jwks.clone(),
+            audit_origin: config.audit_origin().to_owned(),
+            accept_client_ids: config.flag("app.accept_client_ids"),
+            allow_phi_in_urls: config.flag("app.allow_phi_in_urls"),
+            cached_data_keys: usize::try_from(number("app.cached_data_keys")).unwrap_or(usize::MAX),
+            idle_seconds: seconds(number("session.idle_minutes"), 60),
+            absolute_seconds: seconds(number("session.absolute_hours"), 3600),
+            limits: ward_app::AppLimits {
+                body_bytes: number("limits.body_megabytes") << 20,
+                json_depth: usize::try_from(number("limits.json_depth")).unwrap_or(usize::MAX),
+                bundle_entries: usize::try_from(number("limits.bundle_entries")).unwrap_or(usize::MAX),
+                page_size: u32::try_from(number("limits.page_size")).unwrap_or(u32::MAX),
+            },
+        }
     }
+}
+
+fn seconds(number: u64, unit: u64) -> u32 {
+    u32::try_from(number.saturating_mul(unit)).unwrap_or(u32::MAX)
 }
 
 /// A private authority whose key is sealed in the data directory.

@@ -1,0 +1,94 @@
+//! `POST /ward/accesses`: who has looked at a patient's record (the raw material of 45 CFR 164.528).
+
+use std::collections::HashMap;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use ward_audit::{Access, Actor, Class};
+use ward_base::ResourceId;
+use ward_fhir::ResourceType;
+use ward_fhir::outcome::IssueCode;
+use ward_identity::Permission;
+use ward_store::ResourceKey;
+use ward_transport::RequestBody;
+
+use crate::authenticate::{OPERATOR, client, user};
+use crate::call::Call;
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+/// The most accesses in one answer: the newest.
+const ACCESSES_MAX: usize = 1_000;
+
+/// The newest accesses to the record of `{"patient": id}`.
+pub(crate) async fn accesses(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
+    let kind = ResourceType::parse("Patient");
+    call.doing(Class::Disclosure, "read-accesses", kind);
+    call.authenticate().await?;
+    call.permit(Permission::ReadAccesses, None)?;
+    let asked = call.json(body).await?;
+    let patient = asked
+        .get("patient")
+        .and_then(Value::as_str)
+        .and_then(|id| ResourceId::parse(id.strip_prefix("Patient/").unwrap_or(id)).ok())
+        .ok_or_else(|| Problem::malformed(IssueCode::Value, "`patient` must be the id of a patient"))?;
+    if let Some(resource_type) = kind {
+        call.about(&ResourceKey { resource_type, id: patient.clone() }, None);
+    }
+    call.touches([&patient], 0);
+    let found =
+        call.app.trail.accesses(patient, ACCESSES_MAX).await.map_err(|_| Problem::audit_unavailable())?;
+    call.entry.rows = u32::try_from(found.len()).unwrap_or(u32::MAX);
+    let names = names(call, &found).await?;
+    let accesses: Vec<Value> = found.iter().map(|access| line(access, &names)).collect();
+    Ok(Reply::json(StatusCode::OK, &json!({"accesses": accesses})))
+}
+
+fn line(access: &Access, names: &HashMap<String, String>) -> Value {
+    let who = match &access.actor {
+        Actor::User(id) | Actor::Client(id) => names.get(id).cloned().unwrap_or_else(|| id.clone()),
+        Actor::Anonymous => "nobody signed in".to_owned(),
+    };
+    json!({
+        "time": access.time.to_instant(), "who": who, "roles": access.roles, "action": access.action,
+        "outcome": access.outcome.name(), "resource_type": access.resource_type, "purpose": access.purpose,
+        "address": access.address.as_ref().map(|address| address.expose().to_string()),
+        "request": access.request.to_string(),
+    })
+}
+
+/// What people call the actors.
+async fn names(call: &Call, found: &[Access]) -> Result<HashMap<String, String>, Problem> {
+    let mut actors: Vec<Actor> = Vec::new();
+    for access in found {
+        if !actors.contains(&access.actor) {
+            actors.push(access.actor.clone());
+        }
+    }
+    let operator = call.app.operator.name.clone();
+    call.app
+        .store
+        .read(move |session| {
+            let mut names = HashMap::new();
+            for actor in actors {
+                match actor {
+                    Actor::User(id) => {
+                        if let Some(user) = user(session, &id)? {
+                            names.insert(id, user.display_name);
+                        }
+                    }
+                    Actor::Client(id) if id == OPERATOR => {
+                        names.insert(id, operator.clone());
+                    }
+                    Actor::Client(id) => {
+                        if let Some(client) = client(session, &id)? {
+                            names.insert(id, client.name);
+                        }
+                    }
+                    Actor::Anonymous => {}
+                }
+            }
+            Ok(names)
+        })
+        .await
+}

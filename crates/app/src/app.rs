@@ -1,0 +1,60 @@
+//! What every request of the app tier works with.
+
+use std::sync::Arc;
+
+use ward_base::{Clock, Random, ResourceId};
+use ward_fhir::ResourceType;
+use ward_identity::ClientRecord;
+use ward_keys::Tokenizer;
+use ward_store::Store;
+
+use crate::authenticate::Sessions;
+use crate::config::AppLimits;
+use crate::cursor::Cursors;
+use crate::trail::Trail;
+
+/// The tier's parts, shared by all requests.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) trail: Trail,
+    pub(crate) sessions: Sessions,
+    pub(crate) cursors: Cursors,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    /// The host's own service account. It is made of what the supervisor handed over and stands in no database.
+    pub(crate) operator: ClientRecord,
+    /// Names what is imported without an id.
+    pub(crate) import_ids: Tokenizer,
+    pub(crate) settings: Settings,
+}
+
+impl App {
+    /// The id of an imported resource that has none: the same text gets the same id, so that it is not stored twice.
+    /// It looks like an id that the server made, and tells as little.
+    pub(crate) fn id_of(&self, kind: ResourceType, text: &[u8]) -> ResourceId {
+        struct Named([u8; 16]);
+        impl Random for Named {
+            fn fill(&self, bytes: &mut [u8]) {
+                for (byte, own) in bytes.iter_mut().zip(self.0) {
+                    *byte = own;
+                }
+            }
+        }
+        ResourceId::random(&Named(self.import_ids.token128("import/id", &[kind.name().as_bytes(), text])))
+    }
+}
+
+/// What does not change while the tier runs.
+pub(crate) struct Settings {
+    /// `https://host[:port]`.
+    pub(crate) origin: String,
+    /// `https://host[:port]/fhir/R4`.
+    pub(crate) base: String,
+    pub(crate) accept_client_ids: bool,
+    pub(crate) allow_phi_in_urls: bool,
+    pub(crate) idle_seconds: u32,
+    pub(crate) absolute_seconds: u32,
+    pub(crate) limits: AppLimits,
+    /// The CapabilityStatement, made once.
+    pub(crate) capability_statement: Vec<u8>,
+}

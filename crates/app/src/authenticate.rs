@@ -1,0 +1,153 @@
+//! From a bearer token to an [`Op`].
+//!
+//! Sessions and their holders are looked up in the store and kept in memory for a few seconds. Whatever ends or
+//! changes one here forgets it at once; another instance would notice within [`KEPT_SECONDS`].
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+use ward_base::Timestamp;
+use ward_identity::{ClientRecord, Holder, Op, Request, SessionRecord, UserRecord, token};
+use ward_store::{RecordKind, Session, StoreError, Transaction};
+
+use crate::app::App;
+use crate::problem::Problem;
+
+/// The client id of the host's own service account.
+pub(crate) const OPERATOR: &str = "operator";
+
+/// How long what was read is believed.
+const KEPT_SECONDS: i64 = 5;
+const KEPT_MAX: usize = 10_000;
+
+/// Whose a session is, with what is known of them.
+#[derive(Clone)]
+pub(crate) enum Account {
+    User(UserRecord),
+    Client(ClientRecord),
+}
+
+/// A session that was found.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) session: SessionRecord,
+    pub(crate) account: Account,
+    read: Timestamp,
+}
+
+/// The sessions in use.
+pub(crate) struct Sessions(Mutex<LruCache<String, Found>>);
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(NonZeroUsize::new(KEPT_MAX).unwrap_or(NonZeroUsize::MIN))))
+    }
+}
+
+impl Sessions {
+    fn cache(&self) -> std::sync::MutexGuard<'_, LruCache<String, Found>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &str, now: Timestamp) -> Option<Found> {
+        self.cache().get(key).filter(|found| now < found.read.plus_seconds(KEPT_SECONDS)).cloned()
+    }
+
+    /// Forgets one session.
+    pub(crate) fn forget(&self, key: &str) {
+        self.cache().pop(key);
+    }
+
+    /// Forgets all, since somebody's account was changed.
+    pub(crate) fn forget_all(&self) {
+        self.cache().clear();
+    }
+}
+
+/// The caller behind `authorization`, and the storage key of the token. `passive` does not count as being there.
+pub(crate) async fn authenticate(
+    app: &Arc<App>,
+    authorization: Option<&str>,
+    request: Request,
+    passive: bool,
+) -> Result<(Op, Found, String), Problem> {
+    let key = authorization
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .and_then(|(_, presented)| token::storage_key(presented.trim()))
+        .ok_or_else(Problem::unauthenticated)?;
+    let mut found = match app.sessions.get(&key, request.now) {
+        Some(found) => found,
+        None => read(app, &key, request.now).await?.ok_or_else(Problem::unauthenticated)?,
+    };
+    let op = match &found.account {
+        Account::User(user) => Op::for_session(&found.session, user, request),
+        Account::Client(client) => Op::for_client(&found.session, client, request),
+    }
+    .map_err(|_| Problem::unauthenticated())?;
+    let is_person = matches!(found.account, Account::User(_));
+    if is_person && !passive && found.session.renew(request.now) {
+        store_session(app, &key, &found.session).await?;
+    }
+    app.sessions.cache().put(key.clone(), found.clone());
+    Ok((op, found, key))
+}
+
+async fn read(app: &Arc<App>, key: &str, now: Timestamp) -> Result<Option<Found>, Problem> {
+    let (key, operator) = (key.to_owned(), app.operator.clone());
+    app.store
+        .read(move |session| {
+            let Some(record) = session.record(RecordKind::Session, &key)? else { return Ok(None) };
+            let record: SessionRecord = decode(&record)?;
+            let account = match &record.holder {
+                Holder::User { id, .. } => user(session, id)?.map(Account::User),
+                Holder::Client { id, .. } if id == OPERATOR => Some(Account::Client(operator)),
+                Holder::Client { id, .. } => client(session, id)?.map(Account::Client),
+            };
+            Ok(account.map(|account| Found { session: record, account, read: now }))
+        })
+        .await
+}
+
+/// Keeps a session whose time was renewed, unless it was ended meanwhile.
+async fn store_session(app: &Arc<App>, key: &str, record: &SessionRecord) -> Result<(), Problem> {
+    let (key, record) = (key.to_owned(), record.clone());
+    app.store
+        .write(move |transaction| {
+            if transaction.record(RecordKind::Session, &key)?.is_some() {
+                put_session(transaction, &key, &record)?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Writes a session's record.
+pub(crate) fn put_session(
+    transaction: &mut dyn Transaction,
+    key: &str,
+    record: &SessionRecord,
+) -> Result<(), Problem> {
+    Ok(transaction.put_record(RecordKind::Session, key, &encode(record)?, Some(record.expires))?)
+}
+
+/// A person's record.
+pub(crate) fn user(session: &mut (impl Session + ?Sized), id: &str) -> Result<Option<UserRecord>, Problem> {
+    session.record(RecordKind::User, id)?.map(|record| decode(&record)).transpose()
+}
+
+/// A client's record; the operator has none.
+pub(crate) fn client(session: &mut (impl Session + ?Sized), id: &str) -> Result<Option<ClientRecord>, Problem> {
+    session.record(RecordKind::Client, id)?.map(|record| decode(&record)).transpose()
+}
+
+/// A record as it is stored.
+pub(crate) fn encode(record: &impl serde::Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(record).map_err(|_| Problem::internal())
+}
+
+/// Reads [`encode`]. What fails its form is treated as what fails its seal.
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(record: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(record).map_err(|_| StoreError::Corrupt.into())
+}

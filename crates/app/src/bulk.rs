@@ -1,0 +1,225 @@
+//! `/ward/import` and `/ward/export`: everything in and out, as NDJSON, for the host's own commands.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
+use serde_json::{Value, json};
+use ward_audit::{Class, Entry, Outcome};
+use ward_base::ResourceId;
+use ward_fhir::ResourceType;
+use ward_fhir::outcome::{Issue, IssueCode};
+use ward_identity::Permission;
+use ward_store::{Expected, Prepared, ResourceKey, Transaction, WriteOutcome};
+use ward_transport::{Body, BodyError, RequestBody};
+
+use crate::app::App;
+use crate::call::Call;
+use crate::form;
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+const NDJSON: [&str; 2] = ["application/x-ndjson", "application/fhir+ndjson"];
+const LINES_MAX: usize = 10_000;
+/// Resources in one page of an export.
+const EXPORT_PAGE: u32 = 500;
+/// Issues told about one line.
+const ISSUES_TOLD: usize = 3;
+
+/// A line that can be stored.
+struct Ready {
+    line: usize,
+    resource: Value,
+    prepared: Prepared,
+}
+
+/// What became of a line.
+struct LineResult {
+    line: usize,
+    kind: Option<ResourceType>,
+    outcome: &'static str,
+    reason: String,
+}
+
+/// `POST /ward/import[?overwrite=true]`: one resource a line in, one result a line out, in the same order.
+///
+/// All that is stored of one request is stored together. What is there already and equal is left alone.
+pub(crate) async fn import(call: &mut Call, query: Option<&str>, body: RequestBody) -> Result<Reply, Problem> {
+    call.doing(Class::Rest, "import", None);
+    call.authenticate().await?;
+    call.permit(Permission::Import, None)?;
+    let overwrite = match form::pairs(query.unwrap_or_default().as_bytes())?.as_slice() {
+        [] => false,
+        [(name, value)] if name == "overwrite" => value == "true",
+        _ => return Err(Problem::malformed(IssueCode::Value, "import takes `overwrite=true` only")),
+    };
+    let body = call.body(body, &NDJSON, "application/x-ndjson").await?;
+    let (app, limits) = (Arc::clone(&call.app), call.json_limits());
+    let (ready, mut results) = tokio::task::spawn_blocking(move || prepare_lines(&app, &body, &limits))
+        .await
+        .map_err(|_| Problem::internal())??;
+    let intents: Vec<Entry> = ready.iter().map(|ready| intent(call, ready.prepared.key(), ready.prepared.patients())).collect();
+    call.entry.rows = u32::try_from(ready.len()).unwrap_or(u32::MAX);
+    call.record(intents).await?;
+    let stored = call
+        .app
+        .store
+        .write(move |transaction| {
+            ready.into_iter().map(|ready| store_line(transaction, &ready, overwrite)).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    results.extend(stored);
+    results.sort_by_key(|result| result.line);
+    let mut text = String::new();
+    for result in results {
+        text.push_str(&json!({
+            "line": result.line, "type": result.kind.map_or("unknown", ResourceType::name),
+            "outcome": result.outcome, "reason": result.reason,
+        }).to_string());
+        text.push('\n');
+    }
+    Ok(Reply::ndjson(Body::full(text.into_bytes())))
+}
+
+type PreparedLines = (Vec<Ready>, Vec<LineResult>);
+
+fn prepare_lines(app: &App, body: &[u8], limits: &ward_fhir::json::Limits) -> Result<PreparedLines, Problem> {
+    let (mut ready, mut results) = (Vec::new(), Vec::new());
+    for (index, text) in body.split(|byte| *byte == b'\n').enumerate() {
+        let line = index + 1;
+        if line > LINES_MAX {
+            return Err(Problem::too_large(format!("an import has {LINES_MAX} lines at most; send it in parts")));
+        }
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        match prepare_line(app, text, limits) {
+            Ok((resource, prepared)) => ready.push(Ready { line, resource, prepared }),
+            Err((kind, problem)) => {
+                let issues: Vec<Issue> = problem.into_issues();
+                let told: Vec<String> = issues.iter().take(ISSUES_TOLD).map(told).collect();
+                results.push(LineResult { line, kind, outcome: "rejected", reason: told.join("; ") });
+            }
+        }
+    }
+    Ok((ready, results))
+}
+
+fn told(issue: &Issue) -> String {
+    match &issue.expression {
+        Some(place) => format!("{place}: {}", issue.diagnostics),
+        None => issue.diagnostics.clone(),
+    }
+}
+
+fn prepare_line(
+    app: &App,
+    text: &[u8],
+    limits: &ward_fhir::json::Limits,
+) -> Result<(Value, Prepared), (Option<ResourceType>, Problem)> {
+    let resource = ward_fhir::json::parse(text, limits).map_err(|error| (None, error.into()))?;
+    let named = resource.get("resourceType").and_then(Value::as_str).and_then(ResourceType::parse);
+    let kind = named.ok_or_else(|| {
+        let words = "not a resource of FHIR R4: `resourceType` is missing or unknown";
+        (None, Problem::malformed(IssueCode::Structure, words))
+    })?;
+    let prepare = || {
+        crate::fhir::check(&resource, kind)?;
+        let id = match resource.get("id").and_then(Value::as_str) {
+            Some(id) => ResourceId::parse(id).map_err(|_| Problem::internal())?,
+            None => app.id_of(kind, text),
+        };
+        Ok(app.store.prepare(&ResourceKey { resource_type: kind, id }, &resource)?)
+    };
+    let prepared = prepare().map_err(|problem: Problem| (Some(kind), problem))?;
+    Ok((resource, prepared))
+}
+
+fn store_line(transaction: &mut dyn Transaction, ready: &Ready, overwrite: bool) -> Result<LineResult, Problem> {
+    let key = ready.prepared.key();
+    let result = |outcome| LineResult { line: ready.line, kind: Some(key.resource_type), outcome, reason: String::new() };
+    let current = transaction.current(key)?;
+    if current.as_ref().is_some_and(|current| !current.deleted) && transaction.original_equals(key, &ready.resource)? {
+        return Ok(result("unchanged"));
+    }
+    // What was deleted was deleted on purpose: it does not come back unasked.
+    if current.is_some() && !overwrite {
+        return Ok(result("conflict"));
+    }
+    Ok(match transaction.put(&ready.prepared, Expected::Any)?.outcome {
+        WriteOutcome::Created => result("created"),
+        WriteOutcome::Updated => result("updated"),
+    })
+}
+
+fn intent(call: &Call, key: &ResourceKey, patients: &[ResourceId]) -> Entry {
+    let mut entry = call.entry.clone();
+    entry.outcome = Outcome::Intent;
+    entry.resource_type = Some(key.resource_type.name());
+    entry.resource = Some((key.resource_type.name(), key.id.clone(), None));
+    entry.patients = patients.to_vec();
+    entry.rows = 1;
+    entry
+}
+
+/// `GET /ward/export?type=Type`: every current resource of a type, as it came in, one a line.
+///
+/// Whose records go out stands in the audit log page by page, before each page leaves.
+pub(crate) async fn export(call: &mut Call, query: Option<&str>) -> Result<Reply, Problem> {
+    call.doing(Class::Disclosure, "export", None);
+    call.authenticate().await?;
+    call.permit(Permission::Export, None)?;
+    let kind = match form::pairs(query.unwrap_or_default().as_bytes())?.as_slice() {
+        [(name, value)] if name == "type" => ResourceType::parse(value).ok_or_else(Problem::no_such_type)?,
+        _ => return Err(Problem::malformed(IssueCode::Required, "export takes `type=` with a resource type")),
+    };
+    call.entry.resource_type = Some(kind.name());
+    let (sender, body) = Channel::<Bytes, BodyError>::new(4);
+    let (app, entry) = (Arc::clone(&call.app), call.entry.clone());
+    tokio::spawn(async move {
+        let mut sender = sender;
+        if pages(&app, kind, &entry, &mut sender).await.is_err() {
+            // The client sees an answer that was cut off, not a short one.
+            sender.abort(BodyError::Broken);
+        }
+    });
+    Ok(Reply::ndjson(Body::new(body)))
+}
+
+async fn pages(
+    app: &App,
+    kind: ResourceType,
+    entry: &Entry,
+    sender: &mut Sender<Bytes, BodyError>,
+) -> Result<(), Problem> {
+    let mut after = None;
+    loop {
+        let (page, next) = app
+            .store
+            .read(move |session| Ok::<_, Problem>(session.export(Some(kind), after.as_ref(), EXPORT_PAGE)?))
+            .await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let mut entry = entry.clone();
+        entry.time = app.clock.now();
+        entry.outcome = Outcome::Success;
+        entry.rows = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        entry.patients = page.iter().flat_map(|original| original.patients.iter().cloned()).collect();
+        entry.patients.sort_unstable();
+        entry.patients.dedup();
+        app.trail.append(vec![entry]).await.map_err(|_| Problem::audit_unavailable())?;
+        let mut text = Vec::new();
+        for original in &page {
+            text.extend_from_slice(original.text.expose());
+            text.push(b'\n');
+        }
+        if sender.send_data(Bytes::from(text)).await.is_err() {
+            return Ok(());
+        }
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// What the app tier is told at its start, besides who it is.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AppConfig {
+    /// Where the database, the wrapped tenant key and the audit log are. Made if missing.
+    pub directory: PathBuf,
+    /// The name of the organisation's key space.
+    pub tenant: String,
+    /// All versions of the root key in hexadecimal, 64 digits each, oldest first. Overwritten when dropped.
+    pub root_key: Zeroizing<String>,
+    /// `https://host[:port]` under which the outside knows the stack.
+    pub public_origin: String,
+    /// The public keys of the host's own commands, as a JWK set.
+    pub operator_jwks: Value,
+    /// The name of the audit log in its signed checkpoints.
+    pub audit_origin: String,
+    /// Whether clients may make ids (update as create).
+    pub accept_client_ids: bool,
+    /// Whether a search by GET may carry what identifies people.
+    pub allow_phi_in_urls: bool,
+    /// Unwrapped data keys held at most.
+    pub cached_data_keys: usize,
+    /// A person's session ends after so many seconds without a request.
+    pub idle_seconds: u32,
+    /// A person's session ends after so many seconds in any case.
+    pub absolute_seconds: u32,
+    /// Bounds of what is asked for.
+    pub limits: AppLimits,
+}
+
+/// Bounds of requests and answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AppLimits {
+    /// Bytes of a request's body.
+    pub body_bytes: u64,
+    /// Depth of JSON.
+    pub json_depth: usize,
+    /// Entries of one transaction or batch.
+    pub bundle_entries: usize,
+    /// Entries of one page.
+    pub page_size: u32,
+}
+
+impl std::fmt::Debug for AppConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("AppConfig(..)")
+    }
+}

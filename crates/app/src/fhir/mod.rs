@@ -1,0 +1,99 @@
+//! The FHIR R4 API (<https://hl7.org/fhir/R4/http.html>): from a path to an interaction.
+
+mod bundle;
+mod history;
+mod media;
+mod read;
+mod search;
+mod text;
+mod write;
+
+pub(crate) use write::check;
+
+use http::StatusCode;
+use ward_audit::Class;
+use ward_base::ResourceId;
+use ward_fhir::ResourceType;
+use ward_store::{HistoryScope, ResourceKey};
+use ward_transport::RequestBody;
+
+use crate::call::Call;
+use crate::oauth;
+use crate::problem::Problem;
+use crate::reply::Reply;
+use crate::route::Target;
+
+/// Answers a request below the base; `rest` is the path after it.
+pub(crate) async fn dispatch(
+    call: &mut Call,
+    target: &Target<'_>,
+    rest: &str,
+    body: RequestBody,
+) -> Result<Reply, Problem> {
+    let segments: Vec<&str> = rest.trim_matches('/').split('/').collect();
+    let method = target.method.as_str();
+    call.doing(Class::Rest, "unknown-address", None);
+    // What anybody may know.
+    match (segments.as_slice(), method) {
+        (["metadata"], "GET") => {
+            call.doing(Class::Rest, "capabilities", None);
+            media::acceptable(call, target.query)?;
+            return Ok(Reply::fhir(StatusCode::OK, call.app.settings.capability_statement.clone()));
+        }
+        ([".well-known", "smart-configuration"], "GET") => return oauth::smart_configuration(call),
+        _ => {}
+    }
+    call.authenticate().await?;
+    match (segments.as_slice(), method) {
+        ([""], "POST") => bundle::bundle(call, body).await,
+        ([""], _) => Err(Problem::method_not_allowed("POST")),
+        (["metadata" | "_history"], "POST" | "PUT" | "PATCH" | "DELETE") => Err(Problem::method_not_allowed("GET")),
+        (["_history"], "GET") => history::history(call, HistoryScope::System, target.query).await,
+        ([kind], "GET") => search::by_get(call, parse(kind)?, target.query).await,
+        ([kind], "POST") => write::create(call, parse(kind)?, body).await,
+        ([kind], _) => {
+            parse(kind)?;
+            Err(Problem::method_not_allowed("GET, POST"))
+        }
+        ([kind, "_search"], "POST") => search::by_post(call, parse(kind)?, target.query, body).await,
+        ([kind, "_search"], _) => {
+            parse(kind)?;
+            Err(Problem::method_not_allowed("POST"))
+        }
+        ([kind, "_history"], "GET") => history::history(call, HistoryScope::Type(parse(kind)?), target.query).await,
+        ([kind, "_history"], _) => {
+            parse(kind)?;
+            Err(Problem::method_not_allowed("GET"))
+        }
+        ([kind, id], "GET") => read::read(call, key(kind, id)?, target.query).await,
+        ([kind, id], "PUT") => write::update(call, key(kind, id)?, body).await,
+        ([kind, id], "DELETE") => write::delete(call, key(kind, id)?).await,
+        ([kind, id], _) => {
+            key(kind, id)?;
+            Err(Problem::method_not_allowed("GET, PUT, DELETE"))
+        }
+        ([kind, id, "_history"], "GET") => {
+            history::history(call, HistoryScope::Instance(key(kind, id)?), target.query).await
+        }
+        ([kind, id, "_history", version], "GET") => {
+            let version = version.parse().map_err(|_| Problem::not_found())?;
+            read::version(call, key(kind, id)?, version, target.query).await
+        }
+        ([kind, id, "_history"] | [kind, id, "_history", _], _) => {
+            key(kind, id)?;
+            Err(Problem::method_not_allowed("GET"))
+        }
+        _ => Err(Problem::no_such_path()),
+    }
+}
+
+fn parse(kind: &str) -> Result<ResourceType, Problem> {
+    ResourceType::parse(kind).ok_or_else(Problem::no_such_type)
+}
+
+/// A resource by type and id. What is no id is nobody's.
+fn key(kind: &str, id: &str) -> Result<ResourceKey, Problem> {
+    let resource_type = parse(kind)?;
+    let id = ResourceId::parse(id).map_err(|_| Problem::not_found())?;
+    Ok(ResourceKey { resource_type, id })
+}

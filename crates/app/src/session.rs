@@ -1,0 +1,292 @@
+//! `/session`: how people sign in, stay signed in and sign out, and how they accept an invitation.
+//!
+//! The web tier alone asks here: its gateway does not pass these paths on. A wrong password is answered like a right
+//! one, with a challenge that no code meets, so that nobody can try out passwords without the second factor.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use ward_audit::{Actor, Class};
+use ward_base::{Secret, Timestamp};
+use ward_fhir::outcome::IssueCode;
+use ward_identity::lockout::{self, Failures, Lock};
+use ward_identity::{
+    ChallengeRecord, Credentials, EnrolmentRecord, Holder, Mfa, SessionRecord, UserRecord, password, token, totp,
+};
+use ward_store::{RecordKind, Transaction};
+use ward_transport::RequestBody;
+use zeroize::Zeroizing;
+
+use crate::accounts::{put_user, withdraw_invitations};
+use crate::authenticate::{Account, decode, encode, put_session, user};
+use crate::call::Call;
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+/// `GET /session`: who is signed in, and for how long.
+pub(crate) async fn me(call: &mut Call) -> Result<Reply, Problem> {
+    call.doing(Class::Authentication, "session", None);
+    call.authenticate().await?;
+    let (found, _) = call.session()?;
+    let Account::User(user) = &found.account else { return Err(Problem::forbidden("this is for people")) };
+    Ok(Reply::json(StatusCode::OK, &json!({
+        "username": user.username.as_str(), "display_name": user.display_name,
+        "roles": user.roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
+        "expires_in": found.session.remaining_seconds(call.now),
+    })))
+}
+
+/// `POST /session/sign-in`: `{"username", "password"}` to `{"challenge"}`.
+pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
+    call.doing(Class::Authentication, "sign-in", None);
+    let asked = call.json(body).await?;
+    let username = field(&asked, "username")?.trim().to_lowercase();
+    let presented = secret(&asked, "password")?;
+    let (name, now) = (username.clone(), call.now);
+    let known = call
+        .app
+        .store
+        .read(move |session| {
+            if failures(session, &name, now)?.1 != Lock::Open {
+                return Err(Problem::locked());
+            }
+            let id = session.record(RecordKind::Username, &name)?;
+            let user = id.map(|id| user(session, &String::from_utf8_lossy(&id))).transpose()?.flatten();
+            Ok(user)
+        })
+        .await?;
+    // The same work for a name that nobody has.
+    let phc = known.as_ref().and_then(|user| user.credentials.as_ref()).map_or_else(
+        || password::nobody().to_owned(),
+        |credentials| credentials.password_phc.clone(),
+    );
+    let fits = tokio::task::spawn_blocking(move || password::verify(&phc, &presented))
+        .await
+        .map_err(|_| Problem::internal())?;
+    let user = known.filter(|user| fits && !user.disabled && user.credentials.is_some());
+    if let Some(user) = &user {
+        call.entry.actor = Actor::User(user.id.clone());
+    }
+    let (challenge, key) = token::new_token(&*call.app.random);
+    let record = ChallengeRecord::new(user.as_ref().map(|user| user.id.clone()), call.now);
+    let failed = user.is_none();
+    call.app
+        .store
+        .write(move |transaction| {
+            if failed {
+                count_failure(transaction, &username, now)?;
+            }
+            Ok::<_, Problem>(transaction.put_record(
+                RecordKind::Challenge,
+                &key,
+                &encode(&record)?,
+                Some(record.expires),
+            )?)
+        })
+        .await?;
+    Ok(Reply::json(StatusCode::OK, &json!({"challenge": words(&challenge)?})))
+}
+
+/// `POST /session/second-factor`: `{"challenge", "code"}` to `{"session", "expires_in"}`.
+pub(crate) async fn second_factor(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
+    call.doing(Class::Authentication, "second-factor", None);
+    let asked = call.json(body).await?;
+    let key = token::storage_key(field(&asked, "challenge")?).ok_or_else(Problem::bad_credential)?;
+    let code = Zeroizing::new(field(&asked, "code")?.to_owned());
+    let now = call.now;
+    let (session, session_key) = token::new_token(&*call.app.random);
+    let settings = &call.app.settings;
+    let (idle, absolute) = (settings.idle_seconds, settings.absolute_seconds);
+    call.intend().await?;
+    let outcome = call
+        .app
+        .store
+        .write(move |transaction| {
+            let Some(record) = transaction.record(RecordKind::Challenge, &key)? else { return Ok(Met::Wrong(None)) };
+            let challenge: ChallengeRecord = decode(&record)?;
+            if !challenge.is_live(now) {
+                return Ok(Met::Wrong(None));
+            }
+            let known = challenge.user.as_deref().map(|id| user(transaction, id)).transpose()?.flatten();
+            let met = match known {
+                Some(user) if failures(transaction, user.username.as_str(), now)?.1 != Lock::Open => {
+                    return Err(Problem::locked());
+                }
+                Some(user) => met(user, &code, now),
+                None => None,
+            };
+            let Some(user) = met else {
+                if let Some(id) = &challenge.user
+                    && let Some(user) = user(transaction, id)?
+                {
+                    count_failure(transaction, user.username.as_str(), now)?;
+                }
+                let user = challenge.user.clone();
+                let expires = challenge.expires;
+                let record = encode(&challenge.after_failure())?;
+                transaction.put_record(RecordKind::Challenge, &key, &record, Some(expires))?;
+                return Ok(Met::Wrong(user));
+            };
+            transaction.delete_record(RecordKind::Challenge, &key)?;
+            transaction.delete_record(RecordKind::SignInFailures, user.username.as_str())?;
+            put_user(transaction, &user)?;
+            let holder = Holder::User { id: user.id.clone(), mfa: Mfa::Totp };
+            let record = SessionRecord::start(holder, now, idle, absolute);
+            put_session(transaction, &session_key, &record)?;
+            Ok(Met::Right(user.id, record.remaining_seconds(now)))
+        })
+        .await?;
+    match outcome {
+        Met::Right(user, expires_in) => {
+            call.entry.actor = Actor::User(user);
+            call.entry.mfa = Some(Mfa::Totp.name());
+            Ok(Reply::json(StatusCode::OK, &json!({"session": words(&session)?, "expires_in": expires_in})))
+        }
+        Met::Wrong(user) => {
+            if let Some(user) = user {
+                call.entry.actor = Actor::User(user);
+            }
+            Err(Problem::bad_credential())
+        }
+    }
+}
+
+enum Met {
+    /// Whose session it is, and its seconds.
+    Right(String, u32),
+    /// Whose challenge it was, if anybody's.
+    Wrong(Option<String>),
+}
+
+/// The person with the code's step noted, if the code is good and was not used before.
+fn met(mut user: UserRecord, code: &str, now: Timestamp) -> Option<UserRecord> {
+    if user.disabled {
+        return None;
+    }
+    let credentials = user.credentials.as_mut()?;
+    let step = totp::verify(&credentials.totp_secret, code, now, credentials.totp_last_step)?;
+    credentials.totp_last_step = Some(step);
+    Some(user)
+}
+
+/// `POST /session/sign-out`.
+pub(crate) async fn sign_out(call: &mut Call) -> Result<Reply, Problem> {
+    call.doing(Class::Authentication, "sign-out", None);
+    call.authenticate().await?;
+    let key = call.session()?.1.to_owned();
+    let stored = key.clone();
+    call.app
+        .store
+        .write(move |transaction| {
+            transaction.delete_record(RecordKind::Session, &stored)?;
+            // What has expired goes along.
+            transaction.purge_expired()?;
+            Ok::<_, Problem>(())
+        })
+        .await?;
+    call.app.sessions.forget(&key);
+    Ok(Reply::json(StatusCode::OK, &json!({})))
+}
+
+/// `POST /session/enrolment`: `{"token"}` to what the person invited has to see.
+pub(crate) async fn enrolment(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
+    call.doing(Class::Authentication, "open-invitation", None);
+    let asked = call.json(body).await?;
+    let key = token::storage_key(field(&asked, "token")?).ok_or_else(Problem::not_found)?;
+    let now = call.now;
+    let (enrolment, user) = call
+        .app
+        .store
+        .read(move |session| {
+            let record = session.record(RecordKind::Enrolment, &key)?.ok_or_else(Problem::not_found)?;
+            let enrolment: EnrolmentRecord = decode(&record)?;
+            let user = user(session, &enrolment.user)?.filter(|_| enrolment.is_live(now));
+            Ok::<_, Problem>((enrolment, user.ok_or_else(Problem::not_found)?))
+        })
+        .await?;
+    call.entry.actor = Actor::User(user.id.clone());
+    let uri = enrolment.totp_secret.otpauth_uri("Ward", user.username.as_str());
+    Ok(Reply::json(StatusCode::OK, &json!({
+        "username": user.username.as_str(), "totp_secret": enrolment.totp_secret.to_base32().as_str(),
+        "otpauth_uri": uri.as_str(),
+    })))
+}
+
+/// `POST /session/enrolment/complete`: `{"token", "password", "code"}`.
+pub(crate) async fn complete_enrolment(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
+    call.doing(Class::Authentication, "enrol", None);
+    let asked = call.json(body).await?;
+    let key = token::storage_key(field(&asked, "token")?).ok_or_else(Problem::not_found)?;
+    let chosen = secret(&asked, "password")?;
+    let code = Zeroizing::new(field(&asked, "code")?.to_owned());
+    let random = std::sync::Arc::clone(&call.app.random);
+    let (chosen, password_phc) = tokio::task::spawn_blocking(move || {
+        let phc = password::hash(&chosen, &*random);
+        (chosen, phc)
+    })
+    .await
+    .map_err(|_| Problem::internal())?;
+    let now = call.now;
+    call.intend().await?;
+    let id = call
+        .app
+        .store
+        .write(move |transaction| {
+            let record = transaction.record(RecordKind::Enrolment, &key)?.ok_or_else(Problem::not_found)?;
+            let enrolment: EnrolmentRecord = decode(&record)?;
+            let known = user(transaction, &enrolment.user)?.filter(|_| enrolment.is_live(now));
+            let mut user = known.ok_or_else(Problem::not_found)?;
+            password::check(&chosen, user.username.as_str())
+                .map_err(|weakness| Problem::malformed(IssueCode::Value, weakness.to_string()))?;
+            let step = totp::verify(&enrolment.totp_secret, &code, now, None)
+                .ok_or_else(|| Problem::malformed(IssueCode::Value, "the code does not fit; wait for the next one"))?;
+            user.credentials = Some(Credentials {
+                password_phc,
+                totp_secret: enrolment.totp_secret,
+                totp_last_step: Some(step),
+            });
+            put_user(transaction, &user)?;
+            withdraw_invitations(transaction, &user.id)?;
+            Ok::<_, Problem>(user.id)
+        })
+        .await?;
+    call.entry.actor = Actor::User(id);
+    Ok(Reply::json(StatusCode::OK, &json!({})))
+}
+
+/// The failures counted under a name, and whether they lock it.
+fn failures(
+    session: &mut (impl ward_store::Session + ?Sized),
+    username: &str,
+    now: Timestamp,
+) -> Result<(Failures, Lock), Problem> {
+    let record = session.record(RecordKind::SignInFailures, username)?;
+    let failures: Failures = record.map(|record| decode(&record)).transpose()?.unwrap_or_default();
+    let lock = lockout::decide(&failures, now);
+    Ok((failures, lock))
+}
+
+/// Counts one more failure under a name, whether somebody has it or not.
+fn count_failure(transaction: &mut dyn Transaction, username: &str, now: Timestamp) -> Result<(), Problem> {
+    // Names come from outside: nobody has one that long.
+    if username.len() > 256 {
+        return Ok(());
+    }
+    let failures = failures(transaction, username, now)?.0.after_failure(now);
+    let expires = now.plus_seconds(lockout::WINDOW_SECONDS);
+    Ok(transaction.put_record(RecordKind::SignInFailures, username, &encode(&failures)?, Some(expires))?)
+}
+
+fn field<'a>(asked: &'a Value, name: &'static str) -> Result<&'a str, Problem> {
+    asked
+        .get(name)
+        .and_then(Value::as_str)
+        .ok_or_else(|| Problem::malformed(IssueCode::Required, format!("`{name}` is missing")))
+}
+
+fn secret(asked: &Value, name: &'static str) -> Result<Secret, Problem> {
+    Ok(Secret::new(field(asked, name)?.as_bytes().to_vec()))
+}
+
+fn words(token: &Secret) -> Result<&str, Problem> {
+    std::str::from_utf8(token.expose()).map_err(|_| Problem::internal())
+}

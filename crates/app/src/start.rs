@@ -1,0 +1,143 @@
+//! Bringing the tier up: keys, database and audit log, each checked against the others before anything is answered.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use ward_audit::{AuditError, AuditKeys, Log};
+use ward_base::{Clock as _, Secret, SystemClock, SystemRandom};
+use ward_identity::{ClientKeys, ClientRecord, Role, Scopes};
+use ward_keys::{KeyRing, KmsError, Tokenizer, WrappedKey};
+use ward_kms::RootKeys;
+use ward_store::{CacheLimits, Store, StoreError, StoreOptions};
+
+use crate::app::{App, Settings};
+use crate::authenticate::{OPERATOR, Sessions};
+use crate::config::AppConfig;
+use crate::cursor::Cursors;
+use crate::trail::Trail;
+
+/// The tier cannot start. The operator's to mend; says what, never which key or value.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directory cannot be made, read or written.
+    #[error("the data directory cannot be used")]
+    Directory(#[from] std::io::Error),
+    /// The root key is not one, or not the one the tenant key was wrapped with.
+    #[error("the root key does not open the tenant key")]
+    Keys(#[from] KmsError),
+    /// There is a database without the tenant key that opens it.
+    #[error("there is a database but its tenant key file is missing; put `tenant-key` back from a backup")]
+    TenantKeyMissing,
+    /// The database does not open.
+    #[error("the database cannot be opened")]
+    Store(#[from] StoreError),
+    /// The audit log does not open.
+    #[error("the audit log cannot be opened")]
+    Audit(#[from] AuditError),
+    /// The audit log is not the one that the database remembers: entries were removed or changed.
+    #[error("the audit log was cut off or altered: it does not contain what the database remembers of it")]
+    AuditAltered,
+    /// What the supervisor handed over makes no sense.
+    #[error("the supervisor's settings are not understood")]
+    Settings,
+    /// Listening failed.
+    #[error(transparent)]
+    Node(#[from] ward_transport::NodeError),
+}
+
+/// Opens everything. Blocks.
+pub(crate) fn open(config: &AppConfig) -> Result<App, StartError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.directory)?;
+    let clock = Arc::new(SystemClock);
+    let random = Arc::new(SystemRandom);
+    let ring = Arc::new(tenant_keys(config)?);
+    let base = format!("{}/fhir/R4", config.public_origin);
+    let audit_directory = config.directory.join("audit");
+    let audit_keys = Arc::new(AuditKeys::derive(&ring, &config.audit_origin));
+    let log = Log::open(&audit_directory, Arc::clone(&audit_keys))?;
+    let options = StoreOptions {
+        data_keys: CacheLimits { count: config.cached_data_keys, ..CacheLimits::default() },
+        ..StoreOptions::new(config.directory.join("ward.db"), &base)
+    };
+    let store = Store::open(options, Arc::clone(&ring), clock.clone(), random.clone())?;
+    let capability_statement =
+        ward_fhir::capability::statement(&base, env!("CARGO_PKG_VERSION"), &clock.now().to_instant());
+    Ok(App {
+        trail: Trail::start(log, audit_directory, audit_keys)?,
+        store,
+        sessions: Sessions::default(),
+        cursors: Cursors::new(ring.derive("cursor")),
+        operator: operator(config)?,
+        import_ids: Tokenizer::new(&ring.derive("import-id")),
+        clock,
+        random,
+        settings: Settings {
+            origin: config.public_origin.clone(),
+            base,
+            accept_client_ids: config.accept_client_ids,
+            allow_phi_in_urls: config.allow_phi_in_urls,
+            idle_seconds: config.idle_seconds,
+            absolute_seconds: config.absolute_seconds,
+            limits: config.limits.clone(),
+            capability_statement: capability_statement.to_string().into_bytes(),
+        },
+    })
+}
+
+/// Compares the audit log with what the database remembers of it. The two are written apart, so that whoever cuts
+/// the log must also know the tenant's keys.
+pub(crate) async fn check_audit_log(app: &App) -> Result<(), StartError> {
+    let remembered = app.store.read(|session| session.audit_checkpoint()).await?;
+    let Some((size, root)) = remembered else { return Ok(()) };
+    match app.trail.root_at(size).await {
+        Ok(found) if found == root => Ok(()),
+        _ => Err(StartError::AuditAltered),
+    }
+}
+
+fn operator(config: &AppConfig) -> Result<ClientRecord, StartError> {
+    Ok(ClientRecord {
+        id: OPERATOR.to_owned(),
+        name: "Operator of this host".to_owned(),
+        scopes: Scopes::parse("system/*.cruds").map_err(|_| StartError::Settings)?,
+        keys: ClientKeys::from_jwks(&config.operator_jwks).map_err(|_| StartError::Settings)?,
+        roles: vec![Role::Operator],
+        created: SystemClock.now(),
+        disabled: false,
+    })
+}
+
+/// The tenant's keys, made at the first start. The wrapped key lies beside the database, whose own key comes from it.
+fn tenant_keys(config: &AppConfig) -> Result<KeyRing, StartError> {
+    let root = hex::decode(config.root_key.as_bytes()).map_err(|_| StartError::Settings)?;
+    let root = RootKeys::from_secret(&Secret::new(root))?;
+    let path = config.directory.join("tenant-key");
+    match std::fs::read(&path) {
+        Ok(wrapped) => Ok(KeyRing::open(&root, &config.tenant, &WrappedKey(wrapped))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if config.directory.join("ward.db").exists() {
+                return Err(StartError::TenantKeyMissing);
+            }
+            let (ring, wrapped) = KeyRing::create(&root, &config.tenant)?;
+            write_private(&path, &wrapped.0)?;
+            Ok(ring)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whole or not at all, durably, for the owner alone.
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
