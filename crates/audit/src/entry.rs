@@ -1,0 +1,529 @@
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use ward_base::{Phi, Random, RequestId, ResourceId, Timestamp};
+use ward_keys::{open_small, seal_small};
+
+use crate::{AuditError, AuditKeys};
+
+/// The version of the format, in every entry.
+const VERSION: u8 = 1;
+/// Patients in one entry; an event with more becomes several entries.
+const PATIENTS_MAX: usize = 256;
+/// Bytes of a query and of a user agent, as JSON. What is longer is cut, and ends with `…`.
+const QUERY_MAX: usize = 8192;
+const USER_AGENT_MAX: usize = 1024;
+/// An entry of a bundle has a length of two bytes.
+const ENTRY_MAX: usize = 65_535;
+/// Sealed parts are padded to a multiple of this, so that their sizes say little.
+const PADDING: usize = 64;
+
+/// What kind of event it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// A call of the FHIR API.
+    Rest,
+    /// Someone signed in or out, or failed to.
+    Authentication,
+    /// Rights were given, taken or used beyond the ordinary, such as break-glass.
+    Privilege,
+    /// Settings were changed.
+    Configuration,
+    /// The audit log itself: started, stopped, recovered, read, verified.
+    AuditStatus,
+    /// A backup was made, restored or tried.
+    Backup,
+    /// A key was made, used, rotated or destroyed.
+    Key,
+    /// Information left: an export, a report, an answer to a third party.
+    Disclosure,
+    /// Who connected to what.
+    Flow,
+}
+
+impl Class {
+    /// The name in an entry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Authentication => "authentication",
+            Self::Privilege => "privilege",
+            Self::Configuration => "configuration",
+            Self::AuditStatus => "audit-status",
+            Self::Backup => "backup",
+            Self::Key => "key",
+            Self::Disclosure => "disclosure",
+            Self::Flow => "flow",
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is about to be tried. An intent without an outcome after it may have happened or not.
+    Intent,
+    /// It was done.
+    Success,
+    /// It was not allowed.
+    Refused,
+    /// It was allowed, and something went wrong.
+    Failed,
+}
+
+impl Outcome {
+    /// The name in an entry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Intent => "intent",
+            Self::Success => "success",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Who it was. The ids are opaque: they stand in the log in the clear, so they must not be names or addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Actor {
+    /// A person with an account.
+    User(String),
+    /// A program with credentials of its own.
+    Client(String),
+    /// Nobody known.
+    Anonymous,
+}
+
+/// One event, before it is encoded. Holds PHI: it cannot be printed or serialised.
+///
+/// What is `&'static str` comes from the source code and stands in the log in the clear; so do the actor, the
+/// numbers and the request id. `patients`, `resource`, `address` and `session` become keyed tokens, and but for
+/// the session are sealed beside them, as are `user_agent` and `query`.
+#[derive(Clone)]
+pub struct Entry {
+    /// When it happened.
+    pub time: Timestamp,
+    /// The request that it belongs to.
+    pub request: RequestId,
+    /// What kind of event it is.
+    pub class: Class,
+    /// What was done, such as `read`.
+    pub action: &'static str,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Who did it.
+    pub actor: Actor,
+    /// The roles that the actor acted in.
+    pub roles: Vec<&'static str>,
+    /// The second factor, if one was given.
+    pub mfa: Option<&'static str>,
+    /// The purpose of use, such as `TREAT`.
+    pub purpose: Option<&'static str>,
+    /// The version of the policy that allowed or refused it.
+    pub policy_version: u32,
+    /// The FHIR type that was asked for.
+    pub resource_type: Option<&'static str>,
+    /// Rows returned or changed.
+    pub rows: u32,
+    /// The HTTP status of the answer.
+    pub status: Option<u16>,
+    /// Each patient whose data was touched.
+    pub patients: Vec<ResourceId>,
+    /// The resource that was named: type, id, version.
+    pub resource: Option<(&'static str, ResourceId, Option<u64>)>,
+    /// Where the request came from.
+    pub address: Option<Phi<IpAddr>>,
+    /// The session's storage key.
+    pub session: Option<String>,
+    /// What the client calls itself; beyond 1 KiB it is cut and ends with `…`.
+    pub user_agent: Option<Phi<String>>,
+    /// The query; beyond 8 KiB it is cut and ends with `…`.
+    pub query: Option<Phi<String>>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Entry(..)")
+    }
+}
+
+/// One entry of the log, opened for a reader who may see it. Holds PHI: it cannot be printed or serialised.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The entry's number in the log, from 0.
+    pub index: u64,
+    /// The entry's own id, a ULID.
+    pub id: String,
+    /// When it happened.
+    pub time: Timestamp,
+    /// The request that it belongs to.
+    pub request: RequestId,
+    /// What kind of event it is.
+    pub class: Class,
+    /// What was done.
+    pub action: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Who did it.
+    pub actor: Actor,
+    /// The roles that the actor acted in.
+    pub roles: Vec<String>,
+    /// The second factor, if one was given.
+    pub mfa: Option<String>,
+    /// The purpose of use.
+    pub purpose: Option<String>,
+    /// The version of the policy that allowed or refused it.
+    pub policy_version: u32,
+    /// The FHIR type that was asked for.
+    pub resource_type: Option<String>,
+    /// Rows returned or changed, by the event as a whole.
+    pub rows: u32,
+    /// The HTTP status of the answer.
+    pub status: Option<u16>,
+    /// If the event touched too many patients for one entry: which of its entries this is, from 1, and of how many.
+    pub part: Option<(u32, u32)>,
+    /// The patients whose data was touched.
+    pub patients: Vec<ResourceId>,
+    /// The resource that was named: type, id, version.
+    pub resource: Option<(String, ResourceId, Option<u64>)>,
+    /// Where the request came from.
+    pub address: Option<Phi<IpAddr>>,
+    /// What the client called itself.
+    pub user_agent: Option<Phi<String>>,
+    /// The query.
+    pub query: Option<Phi<String>>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Access(..)")
+    }
+}
+
+/// 128 bits that name a value to whoever has the key; base64url in an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Token(pub(crate) [u8; 16]);
+
+/// An entry as it stands in the log, in this order.
+#[derive(Serialize, Deserialize)]
+struct Encoded<'a> {
+    v: u8,
+    id: Cow<'a, str>,
+    time: i64,
+    class: Class,
+    action: Cow<'a, str>,
+    outcome: Outcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mfa: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purpose: Option<Cow<'a, str>>,
+    policy: u32,
+    request: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
+    resource_type: Option<Cow<'a, str>>,
+    rows: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    patients: Vec<Token>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource: Option<Token>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<Token>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<Token>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<Cow<'a, str>>,
+}
+
+/// What is sealed within an entry.
+#[derive(Default, Serialize, Deserialize)]
+struct Sealed<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agent: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource: Option<(Cow<'a, str>, Cow<'a, str>, Option<u64>)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    patients: Vec<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    query: Option<Cow<'a, str>>,
+}
+
+/// What anyone can read of an entry without keys, and all that verification and the index need.
+#[derive(Deserialize)]
+pub(crate) struct Outline {
+    v: u8,
+    pub(crate) time: i64,
+    #[serde(default)]
+    pub(crate) patients: Vec<Token>,
+}
+
+impl Outline {
+    /// Reads it; `None` if these bytes are not an entry of a version known here.
+    pub(crate) fn read(entry: &[u8]) -> Option<Self> {
+        serde_json::from_slice(entry).ok().filter(|outline: &Self| outline.v == VERSION)
+    }
+}
+
+/// An encoded entry with the tokens of its patients, for the index.
+pub(crate) struct Line {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) patients: Vec<Token>,
+}
+
+impl Entry {
+    /// An event of nobody known, about no patient; the fields say the rest.
+    pub fn new(
+        time: Timestamp,
+        request: RequestId,
+        class: Class,
+        action: &'static str,
+        outcome: Outcome,
+    ) -> Self {
+        Self {
+            time,
+            request,
+            class,
+            action,
+            outcome,
+            actor: Actor::Anonymous,
+            roles: Vec::new(),
+            mfa: None,
+            purpose: None,
+            policy_version: 0,
+            resource_type: None,
+            rows: 0,
+            status: None,
+            patients: Vec::new(),
+            resource: None,
+            address: None,
+            session: None,
+            user_agent: None,
+            query: None,
+        }
+    }
+
+    /// Adds this event to `lines`: one entry, or several if it touched more patients than one entry holds.
+    pub(crate) fn encode(
+        &self,
+        keys: &AuditKeys,
+        random: &dyn Random,
+        lines: &mut Vec<Line>,
+    ) -> Result<(), AuditError> {
+        let mut seen = HashSet::new();
+        let patients: Vec<&ResourceId> =
+            self.patients.iter().filter(|patient| seen.insert(*patient)).collect();
+        if patients.len() <= PATIENTS_MAX {
+            lines.push(self.encode_part(keys, random, &patients, None)?);
+            return Ok(());
+        }
+        let parts = u32::try_from(patients.len().div_ceil(PATIENTS_MAX)).map_err(|_| AuditError::TooLarge)?;
+        for (number, patients) in (1..).zip(patients.chunks(PATIENTS_MAX)) {
+            lines.push(self.encode_part(keys, random, patients, Some((number, parts)))?);
+        }
+        Ok(())
+    }
+
+    fn encode_part(
+        &self,
+        keys: &AuditKeys,
+        random: &dyn Random,
+        patients: &[&ResourceId],
+        part: Option<(u32, u32)>,
+    ) -> Result<Line, AuditError> {
+        let milliseconds = u64::try_from(self.time.micros().div_euclid(1000)).unwrap_or(0);
+        let id = ulid::Ulid::from_parts(milliseconds, u128::from_be_bytes(random.bytes()));
+        let (user, client) = match &self.actor {
+            Actor::User(id) => (Some(id.as_str()), None),
+            Actor::Client(id) => (None, Some(id.as_str())),
+            Actor::Anonymous => (None, None),
+        };
+        let tokens: Vec<Token> = patients.iter().map(|patient| patient_token(keys, patient)).collect();
+        let encoded = Encoded {
+            v: VERSION,
+            id: id.to_string().into(),
+            time: self.time.micros(),
+            class: self.class,
+            action: self.action.into(),
+            outcome: self.outcome,
+            user: user.map(Into::into),
+            client: client.map(Into::into),
+            roles: self.roles.iter().map(|role| (*role).into()).collect(),
+            mfa: self.mfa.map(Into::into),
+            purpose: self.purpose.map(Into::into),
+            policy: self.policy_version,
+            request: self.request.to_string().into(),
+            resource_type: self.resource_type.map(Into::into),
+            rows: self.rows,
+            status: self.status,
+            part,
+            patients: tokens.clone(),
+            resource: self.resource.as_ref().map(|(kind, id, _)| {
+                Token(keys.token("audit/resource", &[kind.as_bytes(), id.as_str().as_bytes()]))
+            }),
+            address: self.address.as_ref().map(|address| address_token(keys, *address.expose())),
+            session: self
+                .session
+                .as_ref()
+                .map(|session| Token(keys.token("audit/session", &[session.as_bytes()]))),
+            sealed: self.seal(keys, random, id, patients)?.map(Into::into),
+        };
+        let bytes = serde_json::to_vec(&encoded).map_err(|_| AuditError::TooLarge)?;
+        if bytes.len() > ENTRY_MAX {
+            return Err(AuditError::TooLarge);
+        }
+        Ok(Line { bytes, patients: tokens })
+    }
+
+    fn seal(
+        &self,
+        keys: &AuditKeys,
+        random: &dyn Random,
+        id: ulid::Ulid,
+        patients: &[&ResourceId],
+    ) -> Result<Option<String>, AuditError> {
+        let sealed = Sealed {
+            address: self.address.as_ref().map(|address| *address.expose()),
+            agent: self.user_agent.as_ref().map(|agent| cut(agent.expose(), USER_AGENT_MAX)),
+            resource: self
+                .resource
+                .as_ref()
+                .map(|(kind, id, version)| ((*kind).into(), id.as_str().into(), *version)),
+            patients: patients.iter().map(|patient| patient.as_str().into()).collect(),
+            query: self.query.as_ref().map(|query| cut(query.expose(), QUERY_MAX)),
+        };
+        let mut plain = serde_json::to_vec(&sealed).map_err(|_| AuditError::TooLarge)?;
+        if plain == b"{}" {
+            return Ok(None);
+        }
+        // Blanks after a JSON value mean nothing.
+        plain.resize(plain.len().next_multiple_of(PADDING), b' ');
+        let key = keys.sealing(self.time);
+        Ok(Some(URL_SAFE_NO_PAD.encode(seal_small(&key, &binding(id, self.time), &plain, random))))
+    }
+}
+
+impl Access {
+    /// Reads entry `index` and opens its sealed part.
+    pub(crate) fn open(keys: &AuditKeys, index: u64, entry: &[u8]) -> Result<Self, AuditError> {
+        let damaged = || AuditError::Damaged {
+            file: crate::layout::Tile::full(crate::layout::Kind::Entries, index / 256).path(),
+            what: "an entry is not in a format known here",
+        };
+        let encoded: Encoded<'_> = serde_json::from_slice(entry).map_err(|_| damaged())?;
+        let id = ulid::Ulid::from_string(&encoded.id).map_err(|_| damaged())?;
+        let request = RequestId::parse(&encoded.request).ok_or_else(damaged)?;
+        let time = Timestamp(encoded.time);
+        if encoded.v != VERSION {
+            return Err(damaged());
+        }
+        let unopened = || AuditError::Sealed { index };
+        let plain = match &encoded.sealed {
+            Some(text) => {
+                let sealed = URL_SAFE_NO_PAD.decode(text.as_bytes()).map_err(|_| unopened())?;
+                open_small(&keys.sealing(time), &binding(id, time), &sealed).map_err(|_| unopened())?
+            }
+            None => b"{}".to_vec(),
+        };
+        let sealed: Sealed<'_> = serde_json::from_slice(&plain).map_err(|_| unopened())?;
+        let resource_id = |text: &str| ResourceId::parse(text).map_err(|_| unopened());
+        Ok(Self {
+            index,
+            id: encoded.id.into_owned(),
+            time,
+            request,
+            class: encoded.class,
+            action: encoded.action.into_owned(),
+            outcome: encoded.outcome,
+            actor: match (encoded.user, encoded.client) {
+                (Some(id), _) => Actor::User(id.into_owned()),
+                (None, Some(id)) => Actor::Client(id.into_owned()),
+                (None, None) => Actor::Anonymous,
+            },
+            roles: encoded.roles.into_iter().map(Cow::into_owned).collect(),
+            mfa: encoded.mfa.map(Cow::into_owned),
+            purpose: encoded.purpose.map(Cow::into_owned),
+            policy_version: encoded.policy,
+            resource_type: encoded.resource_type.map(Cow::into_owned),
+            rows: encoded.rows,
+            status: encoded.status,
+            part: encoded.part,
+            patients: sealed.patients.iter().map(|id| resource_id(id)).collect::<Result<_, _>>()?,
+            resource: match sealed.resource {
+                Some((kind, id, version)) => Some((kind.into_owned(), resource_id(&id)?, version)),
+                None => None,
+            },
+            address: sealed.address.map(Phi::new),
+            user_agent: sealed.agent.map(|text| Phi::new(text.into_owned())),
+            query: sealed.query.map(|text| Phi::new(text.into_owned())),
+        })
+    }
+}
+
+/// The token of a patient.
+pub(crate) fn patient_token(keys: &AuditKeys, patient: &ResourceId) -> Token {
+    Token(keys.token("audit/patient", &[patient.as_str().as_bytes()]))
+}
+
+/// An IPv4 address has one token, however it is written.
+fn address_token(keys: &AuditKeys, address: IpAddr) -> Token {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Token(keys.token("audit/address", &[&address.octets()])),
+        IpAddr::V6(address) => Token(keys.token("audit/address", &[&address.octets()])),
+    }
+}
+
+/// What a sealed part is bound to, so that it opens in its own entry only.
+fn binding(id: ulid::Ulid, time: Timestamp) -> Vec<u8> {
+    let mut bytes = b"ward/v1/audit-entry".to_vec();
+    bytes.extend_from_slice(&id.0.to_be_bytes());
+    bytes.extend_from_slice(&time.micros().to_be_bytes());
+    bytes
+}
+
+/// As much of `text` as takes `max` bytes in JSON; what is cut ends with `…`.
+fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    let mut used = 2;
+    for (position, letter) in text.char_indices() {
+        used += match letter {
+            '"' | '\\' => 2,
+            letter if letter < ' ' => 6,
+            letter => letter.len_utf8(),
+        };
+        if used > max {
+            return format!("{}…", text.get(..position).unwrap_or_default()).into();
+        }
+    }
+    text.into()
+}
+
+impl Serialize for Token {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes()).ok();
+        let token = bytes.and_then(|bytes| bytes.try_into().ok());
+        token.map(Self).ok_or_else(|| serde::de::Error::custom("not a token"))
+    }
+}

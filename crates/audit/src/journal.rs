@@ -1,0 +1,192 @@
+//! The journal: what was acknowledged and is not in full tiles yet.
+//!
+//! ```text
+//! magic (21) | base (8) | check (12)          entries from number `base` on, a multiple of 256
+//! record*    length (4) | check (12) | body   one a batch
+//! body       count (4) | entry* | masked signature (64)
+//! entry      length (2) | bytes               as in a bundle
+//! ```
+//!
+//! All numbers are big-endian. The checks bind a length to its place, so that a damaged length is not taken for a
+//! record that was cut off. The signature is the one under the checkpoint of the tree with all entries up to here,
+//! exclusive-or SHA-512 of the rest of the record: **it exists only as long as every entry it covers does**. So a
+//! record torn by a loss of power, which recovery drops, never leaves a signature behind that the log would
+//! contradict later.
+//!
+//! A record is appended with one write and one `fdatasync`, and the next one only after that. So only the last one
+//! can be torn, and whatever stands before an intact record was acknowledged.
+
+use aws_lc_rs::digest::{SHA256, SHA512, digest};
+
+use crate::layout::{put_entry, take_entry};
+
+const MAGIC: &[u8; 21] = b"ward-audit-journal/1\n";
+const CHECK: usize = 12;
+const HEADER: usize = MAGIC.len() + 8 + CHECK;
+const RECORD_HEADER: usize = 4 + CHECK;
+const SIGNATURE: usize = 64;
+/// Bytes of one record.
+pub(crate) const RECORD_MAX: usize = 64 << 20;
+
+/// One batch.
+pub(crate) struct Record<'a> {
+    /// Where it begins in the file.
+    pub(crate) position: usize,
+    pub(crate) entries: Vec<&'a [u8]>,
+    /// Good only if it verifies.
+    pub(crate) signature: [u8; SIGNATURE],
+}
+
+/// What stands after the last record that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing.
+    Clean,
+    /// The beginning of a record, or zeros: an append that never finished. So many bytes.
+    Torn(usize),
+    /// Bytes that no unfinished append of this program leaves, unless the power failed. So many bytes.
+    Garbled(usize),
+    /// Damaged, and a later record stands after it: this was acknowledged once.
+    Damaged,
+}
+
+/// A journal, taken apart. Nothing of it is verified.
+pub(crate) struct Journal<'a> {
+    pub(crate) base: u64,
+    pub(crate) records: Vec<Record<'a>>,
+    pub(crate) tail: Tail,
+}
+
+/// The bytes that begin a journal.
+pub(crate) fn header(base: u64) -> Vec<u8> {
+    let mut header = MAGIC.to_vec();
+    header.extend_from_slice(&base.to_be_bytes());
+    let check = check(&[&header]);
+    header.extend_from_slice(&check);
+    header
+}
+
+/// A batch, ready to be appended to the journal of `base` at `position`. `None` if it is too large.
+pub(crate) fn record<'a>(
+    base: u64,
+    position: u64,
+    entries: impl ExactSizeIterator<Item = &'a [u8]>,
+    signature: &[u8; SIGNATURE],
+) -> Option<Vec<u8>> {
+    let mut body = u32::try_from(entries.len()).ok()?.to_be_bytes().to_vec();
+    for entry in entries {
+        put_entry(&mut body, entry)?;
+        if body.len() > RECORD_MAX - SIGNATURE {
+            return None;
+        }
+    }
+    let length = u32::try_from(body.len() + SIGNATURE).ok()?.to_be_bytes();
+    let mask = mask(&length, &body);
+    let mut record = length.to_vec();
+    record.extend_from_slice(&record_check(base, position, length));
+    record.extend_from_slice(&body);
+    record.extend(signature.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    Some(record)
+}
+
+impl<'a> Journal<'a> {
+    /// Takes a journal apart; `None` if these bytes do not begin one.
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let base = Self::base(bytes)?;
+        let mut records = Vec::new();
+        let mut position = HEADER;
+        let tail = loop {
+            let rest = bytes.get(position..).unwrap_or_default();
+            if rest.is_empty() {
+                break Tail::Clean;
+            }
+            match take_record(base, position, rest) {
+                Taken::Record(record, length) => {
+                    records.push(record);
+                    position += length;
+                }
+                Taken::CutOff => break Tail::Torn(rest.len()),
+                Taken::Damaged if rest.iter().all(|byte| *byte == 0) => break Tail::Torn(rest.len()),
+                Taken::Damaged if later_record(base, position, rest) => break Tail::Damaged,
+                Taken::Damaged => break Tail::Garbled(rest.len()),
+            }
+        };
+        Some(Self { base, records, tail })
+    }
+
+    /// The number of the first entry of a journal that begins with these bytes.
+    pub(crate) fn base(bytes: &[u8]) -> Option<u64> {
+        let (named, rest) = bytes.split_at_checked(HEADER - CHECK)?;
+        let base = u64::from_be_bytes(*named.strip_prefix(MAGIC)?.first_chunk()?);
+        (rest.starts_with(&check(&[named])) && base.is_multiple_of(256)).then_some(base)
+    }
+}
+
+enum Taken<'a> {
+    Record(Record<'a>, usize),
+    CutOff,
+    Damaged,
+}
+
+fn take_record(base: u64, position: usize, rest: &[u8]) -> Taken<'_> {
+    let Some((header, after)) = rest.split_at_checked(RECORD_HEADER) else { return Taken::CutOff };
+    let Some(length) = record_length(base, position, header) else { return Taken::Damaged };
+    let Some(body) = after.get(..length) else { return Taken::CutOff };
+    match take_body(header, body) {
+        Some((entries, signature)) => {
+            Taken::Record(Record { position, entries, signature }, RECORD_HEADER + length)
+        }
+        None => Taken::Damaged,
+    }
+}
+
+fn take_body<'a>(header: &[u8], body: &'a [u8]) -> Option<(Vec<&'a [u8]>, [u8; SIGNATURE])> {
+    let (named, masked) = body.split_last_chunk::<SIGNATURE>()?;
+    let (count, mut rest) = named.split_first_chunk::<4>()?;
+    let mut entries = Vec::new();
+    for _ in 0..u32::from_be_bytes(*count) {
+        let (entry, after) = take_entry(rest)?;
+        entries.push(entry);
+        rest = after;
+    }
+    let mut signature = mask(header.first_chunk()?, named);
+    for (byte, masked) in signature.iter_mut().zip(masked) {
+        *byte ^= masked;
+    }
+    rest.is_empty().then_some((entries, signature))
+}
+
+/// Whether the header of a record stands anywhere in `rest`, but at its beginning. No entry can pretend to: the check
+/// has 96 bits over the place, and no writer of entries chooses bytes of an entry freely (they are JSON).
+fn later_record(base: u64, position: usize, rest: &[u8]) -> bool {
+    rest.windows(RECORD_HEADER)
+        .enumerate()
+        .skip(1)
+        .any(|(offset, header)| record_length(base, position + offset, header).is_some())
+}
+
+fn record_length(base: u64, position: usize, header: &[u8]) -> Option<usize> {
+    let (length, check) = header.split_first_chunk::<4>()?;
+    let whole = (4 + SIGNATURE..=RECORD_MAX).contains(&(u32::from_be_bytes(*length) as usize));
+    let good = whole && check == record_check(base, position as u64, *length);
+    good.then_some(u32::from_be_bytes(*length) as usize)
+}
+
+fn record_check(base: u64, position: u64, length: [u8; 4]) -> [u8; CHECK] {
+    check(&[b"record", &base.to_be_bytes(), &position.to_be_bytes(), &length])
+}
+
+fn check(parts: &[&[u8]]) -> [u8; CHECK] {
+    let mut check = [0; CHECK];
+    check.copy_from_slice(digest(&SHA256, &parts.concat()).as_ref().split_at(CHECK).0);
+    check
+}
+
+fn mask(length: &[u8; 4], body: &[u8]) -> [u8; SIGNATURE] {
+    let mut context = aws_lc_rs::digest::Context::new(&SHA512);
+    context.update(length);
+    context.update(body);
+    let mut mask = [0; SIGNATURE];
+    mask.copy_from_slice(context.finish().as_ref());
+    mask
+}
