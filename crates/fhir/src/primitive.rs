@@ -102,8 +102,8 @@ impl Primitive {
         }
     }
 
-    /// Blanks are those of ASCII, as `\s` has it in the dialect in which the specification writes its patterns.
-    fn accepts_text(self, text: &str) -> bool {
+    /// Whether a text has the format. Blanks are those of ASCII, as `\s` has it in the dialect in which the specification writes its patterns.
+    pub(crate) fn accepts_text(self, text: &str) -> bool {
         match self {
             Self::String | Self::Markdown => {
                 !text.trim().is_empty()

@@ -1,5 +1,7 @@
 //! Validation against resources that others made: the specification's own examples and a synthetic population.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
