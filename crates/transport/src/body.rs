@@ -1,7 +1,7 @@
 use std::error::Error as StdError;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +14,11 @@ use crate::UpstreamBody;
 
 /// A body on its way: nothing, bytes at hand, or a stream that is passed on as it comes.
 #[derive(Default)]
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Set whenever something of it was taken.
+    progress: Option<Arc<AtomicBool>>,
+}
 
 #[derive(Default)]
 enum Kind {
@@ -66,13 +70,13 @@ const BYTES_PER_SECOND_MIN: u64 = 1024;
 impl Body {
     /// No body.
     pub const fn empty() -> Self {
-        Self(Kind::Empty)
+        Self { kind: Kind::Empty, progress: None }
     }
 
     /// Bytes at hand.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::empty() } else { Self(Kind::Full(bytes)) }
+        if bytes.is_empty() { Self::empty() } else { Kind::Full(bytes).into() }
     }
 
     /// Any other body, boxed unless it is known to be empty. A failure of it counts as cut off.
@@ -84,24 +88,35 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self(Kind::Other(Box::pin(Foreign(Box::pin(body)))))
+        Kind::Other(Box::pin(Foreign(Box::pin(body)))).into()
     }
 
     /// Whether there is certainly nothing in it.
     pub fn is_empty(&self) -> bool {
-        matches!(self.0, Kind::Empty)
+        matches!(self.kind, Kind::Empty)
+    }
+
+    /// A flag that is set whenever something of this body was taken.
+    pub(crate) fn progress(&mut self) -> Arc<AtomicBool> {
+        self.progress.get_or_insert_default().clone()
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, progress: None }
     }
 }
 
 impl From<RequestBody> for Body {
     fn from(body: RequestBody) -> Self {
-        if body.is_end_stream() { Self::empty() } else { Self(Kind::Request(body)) }
+        if body.is_end_stream() { Self::empty() } else { Kind::Request(body).into() }
     }
 }
 
 impl From<UpstreamBody> for Body {
     fn from(body: UpstreamBody) -> Self {
-        if body.is_end_stream() { Self::empty() } else { Self(Kind::Upstream(body)) }
+        if body.is_end_stream() { Self::empty() } else { Kind::Upstream(body).into() }
     }
 }
 
@@ -113,22 +128,26 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let kind = &mut self.get_mut().0;
-        match kind {
+        let this = self.get_mut();
+        let frame = match &mut this.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
-                *kind = Kind::Empty;
+                this.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Request(body) => Pin::new(body).poll_frame(context),
             Kind::Upstream(body) => Pin::new(body).poll_frame(context),
             Kind::Other(body) => body.as_mut().poll_frame(context),
+        };
+        if let (Some(progress), Poll::Ready(_)) = (&this.progress, &frame) {
+            progress.store(true, Ordering::Relaxed);
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) => false,
             Kind::Request(body) => body.is_end_stream(),
@@ -138,7 +157,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Kind::Request(body) => body.size_hint(),

@@ -105,7 +105,10 @@ impl Inspector {
         match self.state {
             State::RequestLine => {
                 self.version_1_0 = line.ends_with(b" HTTP/1.0");
-                if !line.first()?.is_ascii_alphabetic() || !(self.version_1_0 || line.ends_with(b" HTTP/1.1"))
+                // A fragment never leaves a client; the parser behind would drop it without a word.
+                if line.contains(&b'#')
+                    || !line.first()?.is_ascii_alphabetic()
+                    || !(self.version_1_0 || line.ends_with(b" HTTP/1.1"))
                 {
                     return None;
                 }
@@ -229,6 +232,7 @@ mod tests {
         ("bare CR", "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n"),
         ("no name", "GET / HTTP/1.1\r\n: a\r\n\r\n"),
         ("empty line first", "\r\nGET / HTTP/1.1\r\n\r\n"),
+        ("fragment", "GET /a#b HTTP/1.1\r\n\r\n"),
         ("HTTP/0.9", "GET /\r\n\r\n"),
         ("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         ("chunk extension", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n"),

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use http::{HeaderValue, header};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use ward_base::InstanceId;
@@ -8,20 +9,27 @@ use ward_monitor::event;
 
 use crate::control::{self, Bootstrap, Report, Target, Update};
 use crate::{
-    Authority, AuthorityError, Identity, Peers, Serve, Server, ServerLimits, Upstream, UpstreamLimits,
-    mutual_server_config,
+    Authority, AuthorityError, Identity, IdentityMaterial, Peers, Serve, Server, ServerLimits, Upstream,
+    UpstreamLimits, mutual_server_config, public_server_config,
 };
 
-/// What a tier behind a balancer needs of its process: its identity, its listener, the groups it calls, and the
-/// supervisor's updates applied to all of them.
+/// Two years, as the preload lists of browsers demand.
+const HTTPS_ONLY: &str = "max-age=63072000; includeSubDomains";
+
+/// What a tier needs of its process: its identity, its listener, the groups it calls, and the supervisor's updates
+/// applied to all of them.
 pub struct Node {
     instance: InstanceId,
     identity: Identity,
     authority: Authority,
     clients: Peers,
     listen: SocketAddr,
-    upstreams: Mutex<Vec<(&'static str, Upstream)>>,
+    listener: Option<Identity>,
+    groups: Mutex<Vec<(String, Retarget)>>,
 }
+
+/// Makes a target group consist of other members.
+type Retarget = Box<dyn Fn(Vec<Target>) -> Result<(), rustls::Error> + Send + Sync>;
 
 /// A tier cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +54,8 @@ impl Node {
             authority: Authority::from_pem(&bootstrap.authority_pem)?,
             clients: Peers::new(bootstrap.clients.clone()),
             listen: bootstrap.listen,
-            upstreams: Mutex::default(),
+            listener: None,
+            groups: Mutex::default(),
         })
     }
 
@@ -64,8 +73,29 @@ impl Node {
         limits: UpstreamLimits,
     ) -> Result<Upstream, NodeError> {
         let upstream = Upstream::new(&self.identity, &self.authority, targets, limits)?;
-        self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).push((group, upstream.clone()));
+        let members = upstream.clone();
+        self.on_targets(group, move |targets| members.set_targets(targets));
         Ok(upstream)
+    }
+
+    /// Calls `retarget` with the members of the group `group` whenever the supervisor changes them.
+    pub fn on_targets(
+        &self,
+        group: &str,
+        retarget: impl Fn(Vec<Target>) -> Result<(), rustls::Error> + Send + Sync + 'static,
+    ) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.push((group.to_owned(), Box::new(retarget)));
+    }
+
+    /// What this process proves to other tiers.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where every chain between tiers must end.
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// Listens, reports that it does, and answers those who may call until the supervisor says to drain or is gone.
@@ -77,9 +107,34 @@ impl Node {
         service: S,
     ) -> Result<(), NodeError> {
         let tls = mutual_server_config(&self.identity, &self.authority, &self.clients)?;
+        let server = Server::new(tls, limits).with_clients(&self.clients);
+        self.listen(server, updates, service).await
+    }
+
+    /// The same for anyone, who is shown `listener` instead of this process's identity. Every answer tells browsers
+    /// to come by HTTPS only.
+    pub async fn serve_public<S: Serve>(
+        mut self,
+        listener: &IdentityMaterial,
+        updates: mpsc::Receiver<Update>,
+        limits: ServerLimits,
+        service: S,
+    ) -> Result<(), NodeError> {
+        let listener = Identity::new(listener)?;
+        let server = Server::new(public_server_config(&listener)?, limits)
+            .with_header(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HTTPS_ONLY));
+        self.listener = Some(listener);
+        self.listen(server, updates, service).await
+    }
+
+    async fn listen<S: Serve>(
+        self,
+        server: Server,
+        updates: mpsc::Receiver<Update>,
+        service: S,
+    ) -> Result<(), NodeError> {
         let listener = TcpListener::bind(self.listen).await?;
         control::report(&Report::Ready { address: listener.local_addr()? });
-        let server = Server::new(tls, limits).with_clients(&self.clients);
         server.serve(listener, service, self.follow(updates)).await;
         Ok(())
     }
@@ -93,9 +148,15 @@ impl Node {
                         event!(Error, "identity.not_replaced");
                     }
                 }
+                Update::ListenerCertificate(certificate) => match &self.listener {
+                    Some(listener) if listener.replace(&certificate).is_ok() => {
+                        event!(Information, "listener.certificate_replaced");
+                    }
+                    Some(_) => event!(Error, "listener.certificate_not_replaced"),
+                    None => event!(Error, "control.not_a_public_listener"),
+                },
                 Update::Clients(pins) => self.clients.replace(pins),
                 Update::Targets { group, targets } => self.retarget(&group, &targets),
-                Update::ListenerCertificate(_) => event!(Error, "control.not_a_public_listener"),
                 Update::Drain => break,
             }
         }
@@ -103,11 +164,11 @@ impl Node {
     }
 
     fn retarget(&self, group: &str, targets: &[Target]) {
-        let upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = false;
-        for (_, upstream) in upstreams.iter().filter(|(name, _)| *name == group) {
+        for (_, retarget) in groups.iter().filter(|(name, _)| name == group) {
             known = true;
-            if upstream.set_targets(targets.to_vec()).is_err() {
+            if retarget(targets.to_vec()).is_err() {
                 event!(Error, "targets.not_replaced");
             }
         }

@@ -1,4 +1,5 @@
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::{Authority, Body, BodyError, Identity, Peers, SpkiPin, mutual_client_
 pub struct UpstreamLimits {
     /// How long TCP and TLS may take to stand.
     pub connect_timeout: Duration,
-    /// How long the head of an answer may take, counted from the request's first byte.
+    /// How long the head of an answer may take, counted from when the last of the request's body was taken.
     pub response_timeout: Duration,
     /// How long the back end may keep us waiting for a body: each byte that comes renews a little of it.
     pub body_read_timeout: Duration,
@@ -55,9 +56,12 @@ pub enum UpstreamError {
     /// There is no back end to ask, or none that is healthy.
     #[error("no back end is available")]
     NoTarget,
-    /// It cannot be reached, or is not who it must be.
+    /// It cannot be reached.
     #[error("the back end cannot be reached")]
     Connect,
+    /// It does not prove that it is who it must be. It was sent nothing.
+    #[error("the back end is not the one that it should be")]
+    Untrusted,
     /// The connection broke after the request was sent.
     #[error("the back end closed the connection without an answer")]
     Closed,
@@ -90,6 +94,7 @@ struct Inner {
     connector: TlsConnector,
     limits: UpstreamLimits,
     idle: Mutex<Vec<Link>>,
+    connections: AtomicU64,
 }
 
 /// One connection. Whoever sends on it drives it as well: no second task, no hand-over between threads.
@@ -122,12 +127,18 @@ impl Pool {
             connector: TlsConnector::from(config),
             limits,
             idle: Mutex::default(),
+            connections: AtomicU64::new(0),
         })))
     }
 
     /// The target that it was made for; its pins may have changed since.
     pub fn target(&self) -> &Target {
         &self.0.target
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> u64 {
+        self.0.connections.load(Ordering::Relaxed)
     }
 
     /// Accepts exactly these keys of the target from now on.
@@ -193,37 +204,50 @@ impl Inner {
         // Before the handshake: if the identity changes meanwhile, the connection counts as old.
         let generation = self.identity.generation();
         let standing = async {
-            let stream = TcpStream::connect(self.target.address).await.ok()?;
-            let stream = self.connector.connect(self.name.clone(), socket(stream).ok()?).await.ok()?;
-            let pin = SpkiPin::of(stream.get_ref().1.peer_certificates()?.first()?)?;
-            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-            Some(Link { sender, connection: Box::new(connection), generation, pin, used: Instant::now() })
+            let stream = TcpStream::connect(self.target.address).await.map_err(|_| UpstreamError::Connect)?;
+            let socket = socket(stream).map_err(|_| UpstreamError::Connect)?;
+            let stream =
+                self.connector.connect(self.name.clone(), socket).await.map_err(|error| distrust(&error))?;
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let pin = certificate.and_then(SpkiPin::of).ok_or(UpstreamError::Untrusted)?;
+            let (sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(|_| UpstreamError::Connect)?;
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            Ok(Link { sender, connection: Box::new(connection), generation, pin, used: Instant::now() })
         };
-        match tokio::time::timeout(self.limits.connect_timeout, standing).await {
-            Ok(link) => link.ok_or(UpstreamError::Connect),
-            Err(_) => Err(UpstreamError::Connect),
-        }
+        tokio::time::timeout(self.limits.connect_timeout, standing)
+            .await
+            .unwrap_or(Err(UpstreamError::Connect))
     }
 
     async fn exchange(
         self: &Arc<Self>,
         mut link: Link,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, SendError> {
+        let progress = (!request.body().is_empty()).then(|| request.body_mut().progress());
         let copy = replayable(&request).then(|| head_of(&request));
         let answer = link.sender.try_send_request(request);
         let answer = {
             let mut answer = std::pin::pin!(answer);
             let connection = &mut link.connection;
             let mut ended = false;
-            let driven = std::future::poll_fn(move |context| {
+            let mut driven = std::pin::pin!(std::future::poll_fn(move |context| {
                 if !ended {
                     // Its result comes out of `answer` as well.
                     ended = Pin::new(&mut *connection).poll(context).is_ready();
                 }
                 answer.as_mut().poll(context)
-            });
-            tokio::time::timeout(self.limits.response_timeout, driven).await
+            }));
+            loop {
+                let answer = tokio::time::timeout(self.limits.response_timeout, driven.as_mut()).await;
+                // As long as the request itself goes on, nobody can have answered.
+                let went_on =
+                    progress.as_ref().is_some_and(|progress| progress.swap(false, Ordering::Relaxed));
+                if answer.is_ok() || !went_on {
+                    break answer;
+                }
+            }
         };
         match answer {
             Ok(Ok(response)) => Ok(response.map(|body| UpstreamBody::new(body, link, self.clone()))),
@@ -259,6 +283,16 @@ fn head_of(request: &Request<Body>) -> Request<Body> {
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     copy
+}
+
+/// Why a handshake failed: the certificate, or else the network.
+fn distrust(error: &std::io::Error) -> UpstreamError {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            UpstreamError::Untrusted
+        }
+        _ => UpstreamError::Connect,
+    }
 }
 
 fn body_error(error: &hyper::Error) -> Option<BodyError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,7 +19,7 @@ use ward_monitor::event;
 
 use crate::framing::Inspector;
 use crate::io::{Guarded, socket};
-use crate::{Body, Peers, RequestBody, SpkiPin};
+use crate::{Audience, Body, Peers, Refusal, RequestBody, SpkiPin};
 
 /// Answers requests.
 pub trait Serve: Send + Sync + 'static {
@@ -92,6 +92,7 @@ pub struct Server {
     tls: Arc<ServerConfig>,
     limits: ServerLimits,
     clients: Option<Peers>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// Connections that are told to come back later, beyond the most that are served.
@@ -100,7 +101,7 @@ const REFUSALS_MAX: usize = 64;
 impl Server {
     /// A server for anyone who may connect according to `tls`.
     pub const fn new(tls: Arc<ServerConfig>, limits: ServerLimits) -> Self {
-        Self { tls, limits, clients: None }
+        Self { tls, limits, clients: None, header: None }
     }
 
     /// Closes connections, after the answer they are waiting for, whose key is no longer among `clients`. What `tls`
@@ -108,6 +109,13 @@ impl Server {
     #[must_use]
     pub fn with_clients(mut self, clients: &Peers) -> Self {
         self.clients = Some(clients.clone());
+        self
+    }
+
+    /// Every answer carries this header, those to connections beyond the most included.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -125,6 +133,7 @@ impl Server {
             http: http(&self.limits),
             limits: self.limits,
             clients: self.clients,
+            header: self.header,
             stopping,
         });
         let service = Arc::new(service);
@@ -183,6 +192,7 @@ struct Shared {
     http: hyper::server::conn::http1::Builder,
     limits: ServerLimits,
     clients: Option<Peers>,
+    header: Option<(HeaderName, HeaderValue)>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -221,7 +231,14 @@ async fn connection<S: Serve>(
         let (service, caller) = (service.clone(), caller.clone());
         let request =
             request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.body_read_timeout));
-        async move { Ok::<_, Infallible>(service.serve(&caller, request).await) }
+        let header = shared.header.clone();
+        async move {
+            let mut response = service.serve(&caller, request).await;
+            if let Some((name, value)) = header {
+                response.headers_mut().insert(name, value);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut connection = std::pin::pin!(shared.http.serve_connection(guarded, answer));
     let unwelcome = unwelcome(&shared, key);
@@ -258,13 +275,11 @@ struct Full;
 impl Serve for Full {
     type Body = Body;
 
-    async fn serve(&self, _: &Caller, _: Request<RequestBody>) -> Response<Body> {
-        let mut response = Response::new(Body::full("too many connections; try again\n"));
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    async fn serve(&self, _: &Caller, request: Request<RequestBody>) -> Response<Body> {
+        let words = "there are too many connections at the moment; try again in a few seconds";
+        let refusal = Refusal::for_now(StatusCode::SERVICE_UNAVAILABLE, words, 2);
+        let mut response = refusal.answer(Audience::of(request.uri().path()));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 }

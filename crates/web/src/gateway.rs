@@ -4,11 +4,8 @@
 //! site that makes a browser call it gets nowhere. What concerns one connection only stays on it. Everything
 //! else goes on as it came, `Authorization`, `Host` and `Origin` included.
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use ward_transport::{Body, RequestBody, Upstream, without_hop_headers};
-
-const FHIR_UNAVAILABLE: &str = r#"{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"transient","diagnostics":"the service is not available now; try again in a few seconds"}]}"#;
-const OAUTH_UNAVAILABLE: &str = r#"{"error":"temporarily_unavailable","error_description":"the service is not available now; try again in a few seconds"}"#;
+use http::{Request, Response, header};
+use ward_transport::{Audience, Body, Refusal, RequestBody, Upstream, without_hop_headers};
 
 /// Whether a path belongs to the API.
 pub(crate) fn is_api(path: &str) -> bool {
@@ -20,7 +17,7 @@ pub(crate) fn is_api(path: &str) -> bool {
 
 /// Passes a request on and its answer back.
 pub(crate) async fn pass(upstream: &Upstream, mut request: Request<RequestBody>) -> Response<Body> {
-    let is_fhir = request.uri().path().starts_with("/fhir/");
+    let audience = Audience::of(request.uri().path());
     without_hop_headers(request.headers_mut());
     request.headers_mut().remove(header::COOKIE);
     match upstream.send(request.map(Body::from)).await {
@@ -28,23 +25,8 @@ pub(crate) async fn pass(upstream: &Upstream, mut request: Request<RequestBody>)
             without_hop_headers(response.headers_mut());
             response.map(Body::from)
         }
-        Err(_) => unavailable(is_fhir),
+        Err(error) => Refusal::from(error).answer(audience),
     }
-}
-
-fn unavailable(is_fhir: bool) -> Response<Body> {
-    let (body, media_type) = if is_fhir {
-        (FHIR_UNAVAILABLE, "application/fhir+json; charset=utf-8")
-    } else {
-        (OAUTH_UNAVAILABLE, "application/json")
-    };
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    response
 }
 
 #[cfg(test)]
@@ -66,13 +48,6 @@ mod tests {
             ["/", "/session", "/session/sign-in", "/fhir/R4B/x", "/fhir", "/wards", "/oauthx", "/FHIR/R4"]
         {
             assert!(!is_api(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn the_answers_in_an_emergency_are_json() {
-        for text in [FHIR_UNAVAILABLE, OAUTH_UNAVAILABLE] {
-            serde_json::from_str::<serde_json::Value>(text).unwrap();
         }
     }
 }
