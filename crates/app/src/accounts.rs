@@ -24,33 +24,37 @@ pub(crate) async fn list(call: &mut Call) -> Result<Reply, Problem> {
     call.doing(Class::Privilege, "list-accounts", None);
     call.authenticate().await?;
     call.permit(Permission::ManageUsers, None)?;
-    let answer = call
-        .app
-        .store
-        .read(|session| {
-            let mut users = Vec::new();
-            for (_, record) in session.records(RecordKind::User)? {
-                let user: UserRecord = decode(&record)?;
-                users.push((user.created, json!({
+    let answer =
+        call.app
+            .store
+            .read(|session| {
+                let mut users = Vec::new();
+                for (_, record) in session.records(RecordKind::User)? {
+                    let user: UserRecord = decode(&record)?;
+                    users.push((user.created, json!({
                     "id": user.id, "username": user.username.as_str(), "display_name": user.display_name,
                     "roles": user.roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
                     "enrolled": user.credentials.is_some(), "disabled": user.disabled,
                 })));
-            }
-            let mut clients = Vec::new();
-            for (_, record) in session.records(RecordKind::Client)? {
-                let client: ClientRecord = decode(&record)?;
-                clients.push((client.created, json!({
-                    "id": client.id, "name": client.name, "scopes": client.scopes.to_string(),
-                    "disabled": client.disabled,
-                })));
-            }
-            users.sort_by_key(|(created, _)| *created);
-            clients.sort_by_key(|(created, _)| *created);
-            let values = |list: Vec<(_, Value)>| list.into_iter().map(|(_, value)| value).collect::<Vec<_>>();
-            Ok::<_, Problem>(json!({"users": values(users), "clients": values(clients)}))
-        })
-        .await?;
+                }
+                let mut clients = Vec::new();
+                for (_, record) in session.records(RecordKind::Client)? {
+                    let client: ClientRecord = decode(&record)?;
+                    clients.push((
+                        client.created,
+                        json!({
+                            "id": client.id, "name": client.name, "scopes": client.scopes.to_string(),
+                            "disabled": client.disabled,
+                        }),
+                    ));
+                }
+                users.sort_by_key(|(created, _)| *created);
+                clients.sort_by_key(|(created, _)| *created);
+                let values =
+                    |list: Vec<(_, Value)>| list.into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+                Ok::<_, Problem>(json!({"users": values(users), "clients": values(clients)}))
+            })
+            .await?;
     Ok(Reply::json(StatusCode::OK, &answer))
 }
 
@@ -77,13 +81,20 @@ pub(crate) async fn add_user(call: &mut Call, body: RequestBody) -> Result<Reply
             let user = match known.map(|id| String::from_utf8_lossy(&id).into_owned()) {
                 None => {
                     let user = UserRecord::invited(&id, username.clone(), display_name, roles, now);
-                    transaction.put_record(RecordKind::Username, username.as_str(), user.id.as_bytes(), None)?;
+                    transaction.put_record(
+                        RecordKind::Username,
+                        username.as_str(),
+                        user.id.as_bytes(),
+                        None,
+                    )?;
                     user
                 }
                 Some(id) => {
                     let user = user(transaction, &id)?.ok_or_else(Problem::internal)?;
                     if user.credentials.is_some() {
-                        return Err(Problem::duplicate("somebody has this user name and has enrolled already"));
+                        return Err(Problem::duplicate(
+                            "somebody has this user name and has enrolled already",
+                        ));
                     }
                     UserRecord { display_name, roles, ..user }
                 }
@@ -112,13 +123,25 @@ pub(crate) async fn add_client(call: &mut Call, body: RequestBody) -> Result<Rep
     let keys = asked.get("jwks").ok_or_else(|| malformed("`jwks` is missing"))?;
     let keys = ClientKeys::from_jwks(keys).map_err(|error| malformed(&error.to_string()))?;
     let id = ResourceId::random(&*call.app.random).as_str().to_owned();
-    let client =
-        ClientRecord { id: id.clone(), name, scopes, keys, roles: Vec::new(), created: call.now, disabled: false };
+    let client = ClientRecord {
+        id: id.clone(),
+        name,
+        scopes,
+        keys,
+        roles: Vec::new(),
+        created: call.now,
+        disabled: false,
+    };
     call.intend().await?;
     call.app
         .store
         .write(move |transaction| {
-            Ok::<_, Problem>(transaction.put_record(RecordKind::Client, &client.id, &encode(&client)?, None)?)
+            Ok::<_, Problem>(transaction.put_record(
+                RecordKind::Client,
+                &client.id,
+                &encode(&client)?,
+                None,
+            )?)
         })
         .await?;
     Ok(Reply::json(StatusCode::CREATED, &json!({"client_id": id})))

@@ -138,7 +138,10 @@ pub(crate) fn user(session: &mut (impl Session + ?Sized), id: &str) -> Result<Op
 }
 
 /// A client's record; the operator has none.
-pub(crate) fn client(session: &mut (impl Session + ?Sized), id: &str) -> Result<Option<ClientRecord>, Problem> {
+pub(crate) fn client(
+    session: &mut (impl Session + ?Sized),
+    id: &str,
+) -> Result<Option<ClientRecord>, Problem> {
     session.record(RecordKind::Client, id)?.map(|record| decode(&record)).transpose()
 }
 

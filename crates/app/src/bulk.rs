@@ -44,7 +44,11 @@ struct LineResult {
 /// `POST /ward/import[?overwrite=true]`: one resource a line in, one result a line out, in the same order.
 ///
 /// All that is stored of one request is stored together. What is there already and equal is left alone.
-pub(crate) async fn import(call: &mut Call, query: Option<&str>, body: RequestBody) -> Result<Reply, Problem> {
+pub(crate) async fn import(
+    call: &mut Call,
+    query: Option<&str>,
+    body: RequestBody,
+) -> Result<Reply, Problem> {
     call.doing(Class::Rest, "import", None);
     call.authenticate().await?;
     call.permit(Permission::Import, None)?;
@@ -58,24 +62,31 @@ pub(crate) async fn import(call: &mut Call, query: Option<&str>, body: RequestBo
     let (ready, mut results) = tokio::task::spawn_blocking(move || prepare_lines(&app, &body, &limits))
         .await
         .map_err(|_| Problem::internal())??;
-    let intents: Vec<Entry> = ready.iter().map(|ready| intent(call, ready.prepared.key(), ready.prepared.patients())).collect();
+    let intents: Vec<Entry> =
+        ready.iter().map(|ready| intent(call, ready.prepared.key(), ready.prepared.patients())).collect();
     call.entry.rows = u32::try_from(ready.len()).unwrap_or(u32::MAX);
     call.record(intents).await?;
     let stored = call
         .app
         .store
         .write(move |transaction| {
-            ready.into_iter().map(|ready| store_line(transaction, &ready, overwrite)).collect::<Result<Vec<_>, _>>()
+            ready
+                .into_iter()
+                .map(|ready| store_line(transaction, &ready, overwrite))
+                .collect::<Result<Vec<_>, _>>()
         })
         .await?;
     results.extend(stored);
     results.sort_by_key(|result| result.line);
     let mut text = String::new();
     for result in results {
-        text.push_str(&json!({
-            "line": result.line, "type": result.kind.map_or("unknown", ResourceType::name),
-            "outcome": result.outcome, "reason": result.reason,
-        }).to_string());
+        text.push_str(
+            &json!({
+                "line": result.line, "type": result.kind.map_or("unknown", ResourceType::name),
+                "outcome": result.outcome, "reason": result.reason,
+            })
+            .to_string(),
+        );
         text.push('\n');
     }
     Ok(Reply::ndjson(Body::full(text.into_bytes())))
@@ -88,7 +99,9 @@ fn prepare_lines(app: &App, body: &[u8], limits: &ward_fhir::json::Limits) -> Re
     for (index, text) in body.split(|byte| *byte == b'\n').enumerate() {
         let line = index + 1;
         if line > LINES_MAX {
-            return Err(Problem::too_large(format!("an import has {LINES_MAX} lines at most; send it in parts")));
+            return Err(Problem::too_large(format!(
+                "an import has {LINES_MAX} lines at most; send it in parts"
+            )));
         }
         if text.trim_ascii().is_empty() {
             continue;
@@ -135,11 +148,22 @@ fn prepare_line(
     Ok((resource, prepared))
 }
 
-fn store_line(transaction: &mut dyn Transaction, ready: &Ready, overwrite: bool) -> Result<LineResult, Problem> {
+fn store_line(
+    transaction: &mut dyn Transaction,
+    ready: &Ready,
+    overwrite: bool,
+) -> Result<LineResult, Problem> {
     let key = ready.prepared.key();
-    let result = |outcome| LineResult { line: ready.line, kind: Some(key.resource_type), outcome, reason: String::new() };
+    let result = |outcome| LineResult {
+        line: ready.line,
+        kind: Some(key.resource_type),
+        outcome,
+        reason: String::new(),
+    };
     let current = transaction.current(key)?;
-    if current.as_ref().is_some_and(|current| !current.deleted) && transaction.original_equals(key, &ready.resource)? {
+    if current.as_ref().is_some_and(|current| !current.deleted)
+        && transaction.original_equals(key, &ready.resource)?
+    {
         return Ok(result("unchanged"));
     }
     // What was deleted was deleted on purpose: it does not come back unasked.
@@ -171,7 +195,9 @@ pub(crate) async fn export(call: &mut Call, query: Option<&str>) -> Result<Reply
     call.permit(Permission::Export, None)?;
     let kind = match form::pairs(query.unwrap_or_default().as_bytes())?.as_slice() {
         [(name, value)] if name == "type" => ResourceType::parse(value).ok_or_else(Problem::no_such_type)?,
-        _ => return Err(Problem::malformed(IssueCode::Required, "export takes `type=` with a resource type")),
+        _ => {
+            return Err(Problem::malformed(IssueCode::Required, "export takes `type=` with a resource type"));
+        }
     };
     call.entry.resource_type = Some(kind.name());
     let (sender, body) = Channel::<Bytes, BodyError>::new(4);

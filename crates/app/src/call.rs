@@ -57,9 +57,9 @@ impl Call {
             .and_then(|list| list.split(',').next())
             .and_then(|address| address.trim().parse::<IpAddr>().ok())
             .map(Phi::new);
-        entry.user_agent = headers
-            .get(header::USER_AGENT)
-            .map(|agent| Phi::new(String::from_utf8_lossy(agent.as_bytes()).chars().take(USER_AGENT_BYTES_MAX).collect()));
+        entry.user_agent = headers.get(header::USER_AGENT).map(|agent| {
+            Phi::new(String::from_utf8_lossy(agent.as_bytes()).chars().take(USER_AGENT_BYTES_MAX).collect())
+        });
         Self { app, headers, now, id, entry, caller: None }
     }
 

@@ -67,7 +67,13 @@ impl Cursors {
     }
 
     /// What a link stands for at `place`, if it was given to `account` within the last day.
-    pub(crate) fn open(&self, text: &str, place: &str, account: &str, now: Timestamp) -> Result<Cursor, Problem> {
+    pub(crate) fn open(
+        &self,
+        text: &str,
+        place: &str,
+        account: &str,
+        now: Timestamp,
+    ) -> Result<Cursor, Problem> {
         if text.len() > CHARACTERS_MAX {
             return Err(Problem::bad_cursor());
         }

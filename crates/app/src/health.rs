@@ -11,7 +11,11 @@ use crate::reply::Reply;
 /// `GET /healthz`, for the balancer. It touches no record, so it is not audited.
 pub(crate) async fn healthz(app: &App) -> Reply {
     let log = app.trail.state().await.is_ok();
-    let store = app.store.read(|session| Ok::<_, Problem>(session.record(RecordKind::Setting, "health")?)).await.is_ok();
+    let store = app
+        .store
+        .read(|session| Ok::<_, Problem>(session.record(RecordKind::Setting, "health")?))
+        .await
+        .is_ok();
     let status = if log && store { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Reply::json(status, &json!({"audit_log": log, "database": store}))
 }

@@ -36,7 +36,8 @@ pub(crate) async fn token(call: &mut Call, body: RequestBody) -> Result<Reply, P
     if one("client_assertion_type")? != Some(JWT_BEARER) {
         return Err(malformed("`client_assertion_type` must be that of a JWT bearer assertion"));
     }
-    let assertion = one("client_assertion")?.ok_or_else(|| malformed("`client_assertion` is missing"))?.to_owned();
+    let assertion =
+        one("client_assertion")?.ok_or_else(|| malformed("`client_assertion` is missing"))?.to_owned();
     let asked = one("scope")?.ok_or_else(|| malformed("`scope` is missing"))?;
     let asked = Scopes::parse(asked).map_err(|error| Problem::scope_refused(&error.to_string()))?;
     let claimed = client_assertion::claimed_client(&assertion).ok_or_else(Problem::bad_credential)?;
@@ -75,9 +76,12 @@ pub(crate) async fn token(call: &mut Call, body: RequestBody) -> Result<Reply, P
         return Err(Problem::bad_credential());
     }
     let token = std::str::from_utf8(token.expose()).map_err(|_| Problem::internal())?;
-    let mut reply = Reply::json(StatusCode::OK, &json!({
-        "access_token": token, "token_type": "bearer", "expires_in": TOKEN_SECONDS, "scope": granted.to_string(),
-    }));
+    let mut reply = Reply::json(
+        StatusCode::OK,
+        &json!({
+            "access_token": token, "token_type": "bearer", "expires_in": TOKEN_SECONDS, "scope": granted.to_string(),
+        }),
+    );
     reply.header(header::PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(reply)
 }
@@ -97,15 +101,18 @@ pub(crate) fn refusal(problem: &Problem) -> Reply {
 pub(crate) fn smart_configuration(call: &mut Call) -> Result<Reply, Problem> {
     call.doing(Class::Rest, "smart-configuration", None);
     let origin = &call.app.settings.origin;
-    Ok(Reply::json(StatusCode::OK, &json!({
-        "issuer": origin,
-        "token_endpoint": format!("{origin}/oauth/token"),
-        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
-        "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
-        "grant_types_supported": ["client_credentials"],
-        "scopes_supported": ["system/*.cruds"],
-        "capabilities": ["client-confidential-asymmetric", "permission-v2"],
-    })))
+    Ok(Reply::json(
+        StatusCode::OK,
+        &json!({
+            "issuer": origin,
+            "token_endpoint": format!("{origin}/oauth/token"),
+            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
+            "grant_types_supported": ["client_credentials"],
+            "scopes_supported": ["system/*.cruds"],
+            "capabilities": ["client-confidential-asymmetric", "permission-v2"],
+        }),
+    ))
 }
 
 fn malformed(words: &str) -> Problem {

@@ -80,7 +80,11 @@ impl Problem {
 
     /// No such resource type.
     pub(crate) fn no_such_type() -> Self {
-        Self::new(StatusCode::NOT_FOUND, IssueCode::NotSupported, "this is not a resource type of FHIR R4; names are case-sensitive")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            IssueCode::NotSupported,
+            "this is not a resource type of FHIR R4; names are case-sensitive",
+        )
     }
 
     /// No such resource, or none that the caller may see.
@@ -90,7 +94,11 @@ impl Problem {
 
     /// It was deleted.
     pub(crate) fn gone() -> Self {
-        Self::new(StatusCode::GONE, IssueCode::Deleted, "the resource was deleted; its history is still there")
+        Self::new(
+            StatusCode::GONE,
+            IssueCode::Deleted,
+            "the resource was deleted; its history is still there",
+        )
     }
 
     /// The address is right, the method is not.
@@ -103,7 +111,8 @@ impl Problem {
     pub(crate) fn no_update_as_create() -> Self {
         let words = "no resource has this id, and ids are made by the server here: create it by POST \
                      (or set `app.accept_client_ids`)";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, words).with(header::ALLOW, "GET, DELETE")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, words)
+            .with(header::ALLOW, "GET, DELETE")
     }
 
     /// The answer cannot be given in a form that the client takes.
@@ -205,9 +214,7 @@ impl Problem {
     /// The answer.
     pub(crate) fn reply(&self, form: Form) -> Reply {
         let mut reply = match form {
-            Form::Fhir => {
-                Reply::fhir(self.status, operation_outcome(&self.issues).to_string().into_bytes())
-            }
+            Form::Fhir => Reply::fhir(self.status, operation_outcome(&self.issues).to_string().into_bytes()),
             Form::Plain => {
                 let words: Vec<String> = self.issues.iter().map(line).collect();
                 let code = self.issues.first().map_or("exception", |issue| issue.code.code());
@@ -266,7 +273,10 @@ impl From<JsonError> for Problem {
     fn from(error: JsonError) -> Self {
         match error.kind {
             JsonErrorKind::TooLong => Self::too_large("the body is longer than is accepted"),
-            _ => Self::malformed(IssueCode::Structure, format!("the body is not JSON that is accepted: {error}")),
+            _ => Self::malformed(
+                IssueCode::Structure,
+                format!("the body is not JSON that is accepted: {error}"),
+            ),
         }
     }
 }
@@ -275,10 +285,14 @@ impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge => Self::too_large("the body is longer than is accepted; send it in parts"),
-            BodyError::TooSlow => {
-                Self::new(StatusCode::REQUEST_TIMEOUT, IssueCode::Timeout, "the body came too slowly; send it again")
+            BodyError::TooSlow => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                IssueCode::Timeout,
+                "the body came too slowly; send it again",
+            ),
+            BodyError::Broken => {
+                Self::malformed(IssueCode::Incomplete, "the body was cut off; send it again")
             }
-            BodyError::Broken => Self::malformed(IssueCode::Incomplete, "the body was cut off; send it again"),
         }
     }
 }
@@ -304,7 +318,8 @@ mod tests {
             assert_eq!(ward_fhir::validate::resource(&outcome), []);
             assert!(problem.status.as_u16() >= 400 && !problem.words().is_empty());
         }
-        let entry = Problem::invalid(vec![Issue::error(IssueCode::Value, "words").at("Patient.name[0]")]).at_entry(3);
+        let entry =
+            Problem::invalid(vec![Issue::error(IssueCode::Value, "words").at("Patient.name[0]")]).at_entry(3);
         assert_eq!(entry.words(), "Bundle.entry[3] (Patient.name[0]): words (at Bundle.entry[3])");
     }
 }

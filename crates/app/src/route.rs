@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::call::Call;
 use crate::problem::{Form, Problem};
 use crate::reply::Reply;
-use crate::{accounts, accesses, bulk, fhir, health, oauth, session};
+use crate::{accesses, accounts, bulk, fhir, health, oauth, session};
 
 /// What answers the requests of the tier.
 pub(crate) struct Router(pub(crate) Arc<App>);
@@ -92,9 +92,17 @@ async fn dispatch(call: &mut Call, target: &Target<'_>, body: RequestBody) -> Re
             call.doing(Class::Rest, "unknown-address", None);
             Err(match path {
                 "/ward/users" => Problem::method_not_allowed("GET, POST"),
-                "/session" | "/ward/export" | "/.well-known/smart-configuration" => Problem::method_not_allowed("GET"),
-                "/oauth/token" | "/session/sign-in" | "/session/second-factor" | "/session/sign-out"
-                | "/session/enrolment" | "/session/enrolment/complete" | "/ward/clients" | "/ward/accesses"
+                "/session" | "/ward/export" | "/.well-known/smart-configuration" => {
+                    Problem::method_not_allowed("GET")
+                }
+                "/oauth/token"
+                | "/session/sign-in"
+                | "/session/second-factor"
+                | "/session/sign-out"
+                | "/session/enrolment"
+                | "/session/enrolment/complete"
+                | "/ward/clients"
+                | "/ward/accesses"
                 | "/ward/import" => Problem::method_not_allowed("POST"),
                 _ => Problem::no_such_path(),
             })

@@ -10,7 +10,8 @@ use ward_base::{Secret, Timestamp};
 use ward_fhir::outcome::IssueCode;
 use ward_identity::lockout::{self, Failures, Lock};
 use ward_identity::{
-    ChallengeRecord, Credentials, EnrolmentRecord, Holder, Mfa, SessionRecord, UserRecord, password, token, totp,
+    ChallengeRecord, Credentials, EnrolmentRecord, Holder, Mfa, SessionRecord, UserRecord, password, token,
+    totp,
 };
 use ward_store::{RecordKind, Transaction};
 use ward_transport::RequestBody;
@@ -28,11 +29,14 @@ pub(crate) async fn me(call: &mut Call) -> Result<Reply, Problem> {
     call.authenticate().await?;
     let (found, _) = call.session()?;
     let Account::User(user) = &found.account else { return Err(Problem::forbidden("this is for people")) };
-    Ok(Reply::json(StatusCode::OK, &json!({
-        "username": user.username.as_str(), "display_name": user.display_name,
-        "roles": user.roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
-        "expires_in": found.session.remaining_seconds(call.now),
-    })))
+    Ok(Reply::json(
+        StatusCode::OK,
+        &json!({
+            "username": user.username.as_str(), "display_name": user.display_name,
+            "roles": user.roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
+            "expires_in": found.session.remaining_seconds(call.now),
+        }),
+    ))
 }
 
 /// `POST /session/sign-in`: `{"username", "password"}` to `{"challenge"}`.
@@ -55,10 +59,10 @@ pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply,
         })
         .await?;
     // The same work for a name that nobody has.
-    let phc = known.as_ref().and_then(|user| user.credentials.as_ref()).map_or_else(
-        || password::nobody().to_owned(),
-        |credentials| credentials.password_phc.clone(),
-    );
+    let phc = known
+        .as_ref()
+        .and_then(|user| user.credentials.as_ref())
+        .map_or_else(|| password::nobody().to_owned(), |credentials| credentials.password_phc.clone());
     let fits = tokio::task::spawn_blocking(move || password::verify(&phc, &presented))
         .await
         .map_err(|_| Problem::internal())?;
@@ -101,7 +105,9 @@ pub(crate) async fn second_factor(call: &mut Call, body: RequestBody) -> Result<
         .app
         .store
         .write(move |transaction| {
-            let Some(record) = transaction.record(RecordKind::Challenge, &key)? else { return Ok(Met::Wrong(None)) };
+            let Some(record) = transaction.record(RecordKind::Challenge, &key)? else {
+                return Ok(Met::Wrong(None));
+            };
             let challenge: ChallengeRecord = decode(&record)?;
             if !challenge.is_live(now) {
                 return Ok(Met::Wrong(None));
@@ -205,10 +211,13 @@ pub(crate) async fn enrolment(call: &mut Call, body: RequestBody) -> Result<Repl
         .await?;
     call.entry.actor = Actor::User(user.id.clone());
     let uri = enrolment.totp_secret.otpauth_uri("Ward", user.username.as_str());
-    Ok(Reply::json(StatusCode::OK, &json!({
-        "username": user.username.as_str(), "totp_secret": enrolment.totp_secret.to_base32().as_str(),
-        "otpauth_uri": uri.as_str(),
-    })))
+    Ok(Reply::json(
+        StatusCode::OK,
+        &json!({
+            "username": user.username.as_str(), "totp_secret": enrolment.totp_secret.to_base32().as_str(),
+            "otpauth_uri": uri.as_str(),
+        }),
+    ))
 }
 
 /// `POST /session/enrolment/complete`: `{"token", "password", "code"}`.
@@ -237,8 +246,9 @@ pub(crate) async fn complete_enrolment(call: &mut Call, body: RequestBody) -> Re
             let mut user = known.ok_or_else(Problem::not_found)?;
             password::check(&chosen, user.username.as_str())
                 .map_err(|weakness| Problem::malformed(IssueCode::Value, weakness.to_string()))?;
-            let step = totp::verify(&enrolment.totp_secret, &code, now, None)
-                .ok_or_else(|| Problem::malformed(IssueCode::Value, "the code does not fit; wait for the next one"))?;
+            let step = totp::verify(&enrolment.totp_secret, &code, now, None).ok_or_else(|| {
+                Problem::malformed(IssueCode::Value, "the code does not fit; wait for the next one")
+            })?;
             user.credentials = Some(Credentials {
                 password_phc,
                 totp_secret: enrolment.totp_secret,

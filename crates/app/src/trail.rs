@@ -44,7 +44,9 @@ impl Trail {
     pub(crate) fn start(log: Log, directory: PathBuf, keys: Arc<AuditKeys>) -> std::io::Result<Self> {
         let (queue, messages) = channel();
         let mut writer = Writer { log: Some(log), directory, keys };
-        let thread = std::thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run(&messages))?;
+        let thread = std::thread::Builder::new()
+            .name("audit-writer".to_owned())
+            .spawn(move || writer.run(&messages))?;
         Ok(Self(Arc::new(Inner { queue, thread: Mutex::new(Some(thread)) })))
     }
 
@@ -57,7 +59,11 @@ impl Trail {
     }
 
     /// The last accesses to a patient's record, at most `count`, newest first.
-    pub(crate) async fn accesses(&self, patient: ResourceId, count: usize) -> Result<Vec<Access>, TrailError> {
+    pub(crate) async fn accesses(
+        &self,
+        patient: ResourceId,
+        count: usize,
+    ) -> Result<Vec<Access>, TrailError> {
         self.ask(|answer| Message::Accesses(patient, count, answer)).await
     }
 
@@ -143,7 +149,10 @@ impl Writer {
 
     /// Runs `operation` on the log. After a failure the log is let go and opened again the next time, which drops
     /// whatever a torn write left behind.
-    fn use_log<T>(&mut self, operation: impl FnOnce(&mut Log) -> Result<T, AuditError>) -> Result<T, TrailError> {
+    fn use_log<T>(
+        &mut self,
+        operation: impl FnOnce(&mut Log) -> Result<T, AuditError>,
+    ) -> Result<T, TrailError> {
         let log = match self.log.take() {
             Some(log) => Ok(log),
             None => Log::open(&self.directory, Arc::clone(&self.keys)),

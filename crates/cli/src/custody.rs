@@ -63,11 +63,6 @@ impl Custody {
         self.keystore.export_root()
     }
 
-    /// The provider itself.
-    pub(crate) fn kms(&self) -> &dyn Kms {
-        &self.keystore
-    }
-
     /// Reads a sealed file; `None` if it is not there.
     pub(crate) fn load(&self, name: &str) -> anyhow::Result<Option<Secret>> {
         let path = self.data.join(name);

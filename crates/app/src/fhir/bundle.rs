@@ -16,7 +16,8 @@ use ward_fhir::outcome::{Issue, IssueCode};
 use ward_fhir::search::Handling;
 use ward_identity::Permission;
 use ward_store::{
-    Expected, HistoryScope, Page, Prepared, ResourceKey, Session, StoreError, Stored, Transaction, WriteOutcome,
+    Expected, HistoryScope, Page, Prepared, ResourceKey, Session, StoreError, Stored, Transaction,
+    WriteOutcome,
 };
 use ward_transport::RequestBody;
 
@@ -132,7 +133,8 @@ impl Steps {
                     None if self.app.settings.accept_client_ids => Expected::Any,
                     None => Expected::Known,
                 };
-                let stated = entry.resource.as_ref().and_then(|resource| resource.get("id")).and_then(Value::as_str);
+                let stated =
+                    entry.resource.as_ref().and_then(|resource| resource.get("id")).and_then(Value::as_str);
                 if stated != Some(id.as_str()) {
                     let words = "the resource must have the id that stands in its request's url";
                     return Err(Problem::malformed(IssueCode::Invalid, words));
@@ -156,7 +158,8 @@ impl Steps {
             }
             (EntryMethod::Get | EntryMethod::Head, None, History::Absent, None) => {
                 let pairs = form::pairs(target.query.unwrap_or_default().as_bytes())?;
-                let asked = search::understand(&self.app, &self.account, self.now, kind, pairs, self.handling)?;
+                let asked =
+                    search::understand(&self.app, &self.account, self.now, kind, pairs, self.handling)?;
                 Ok(Step::Search(Box::new(asked)))
             }
             _ => unsupported("this interaction is not supported in a Bundle yet"),
@@ -201,7 +204,9 @@ impl Step {
 
     fn kind(&self) -> Option<ResourceType> {
         match self {
-            Self::Put { key, .. } | Self::Delete { key, .. } | Self::Read { key, .. } => Some(key.resource_type),
+            Self::Put { key, .. } | Self::Delete { key, .. } | Self::Read { key, .. } => {
+                Some(key.resource_type)
+            }
             Self::History { scope: HistoryScope::Instance(key), .. } => Some(key.resource_type),
             Self::History { scope: HistoryScope::Type(kind), .. } => Some(*kind),
             Self::History { scope: HistoryScope::System, .. } => None,
@@ -270,7 +275,13 @@ impl Step {
             Self::Delete { key, expected } => {
                 let patients = transaction.current(key)?.map(|stored| stored.patients).unwrap_or_default();
                 transaction.delete(key, *expected)?;
-                Ok(Done { status: StatusCode::NO_CONTENT, location: None, version: None, resource: None, patients })
+                Ok(Done {
+                    status: StatusCode::NO_CONTENT,
+                    location: None,
+                    version: None,
+                    resource: None,
+                    patients,
+                })
             }
             _ => self.read(transaction, steps),
         }
@@ -294,7 +305,8 @@ impl Step {
             }
             Self::History { scope, page } => {
                 let found = session.history(scope, page)?;
-                let patients = found.entries.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
+                let patients =
+                    found.entries.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
                 let text = history::text(&steps.app, &steps.account, steps.now, scope, page.count, found)?;
                 Ok(Done {
                     status: StatusCode::OK,
@@ -388,14 +400,17 @@ async fn batch(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, 
     let mut running = Vec::with_capacity(allowed.len());
     for (index, step) in allowed {
         let steps = Arc::clone(&steps);
-        running.push((index, tokio::spawn(async move {
-            let app = Arc::clone(&steps.app);
-            if step.is_write() {
-                app.store.write(move |transaction| step.write(transaction, &steps)).await
-            } else {
-                app.store.read(move |session| step.read(session, &steps)).await
-            }
-        })));
+        running.push((
+            index,
+            tokio::spawn(async move {
+                let app = Arc::clone(&steps.app);
+                if step.is_write() {
+                    app.store.write(move |transaction| step.write(transaction, &steps)).await
+                } else {
+                    app.store.read(move |session| step.read(session, &steps)).await
+                }
+            }),
+        ));
     }
     for (index, task) in running {
         answers.push((index, task.await.unwrap_or_else(|_| Err(Problem::internal()))));

@@ -20,7 +20,11 @@ use crate::reply::Reply;
 pub(crate) const PAGE_SIZE: u32 = 50;
 
 /// `GET …/_history`.
-pub(crate) async fn history(call: &mut Call, scope: HistoryScope, query: Option<&str>) -> Result<Reply, Problem> {
+pub(crate) async fn history(
+    call: &mut Call,
+    scope: HistoryScope,
+    query: Option<&str>,
+) -> Result<Reply, Problem> {
     let (kind, permission) = match &scope {
         HistoryScope::Instance(key) => (Some(key.resource_type), Permission::History),
         HistoryScope::Type(kind) => (Some(*kind), Permission::TypeHistory),

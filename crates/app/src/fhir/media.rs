@@ -8,15 +8,17 @@ use crate::form;
 use crate::problem::Problem;
 
 /// The media types under which FHIR JSON is read.
-pub(crate) const FHIR_JSON: [&str; 3] = ["application/fhir+json", "application/json", "application/json+fhir"];
+pub(crate) const FHIR_JSON: [&str; 3] =
+    ["application/fhir+json", "application/json", "application/json+fhir"];
 /// For the words of a refusal.
 pub(crate) const FHIR_JSON_NAME: &str = "application/fhir+json";
 
 /// Fails if the client does not take JSON. `_format` counts before `Accept`.
 pub(crate) fn acceptable(call: &Call, query: Option<&str>) -> Result<(), Problem> {
-    let format = query.map(|query| form::pairs(query.as_bytes())).transpose()?.and_then(|pairs| {
-        pairs.into_iter().find(|(name, _)| name == "_format").map(|(_, value)| value)
-    });
+    let format = query
+        .map(|query| form::pairs(query.as_bytes()))
+        .transpose()?
+        .and_then(|pairs| pairs.into_iter().find(|(name, _)| name == "_format").map(|(_, value)| value));
     let is_json = |text: &str| {
         let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         // A `+` in a URL that was not encoded is a blank.

@@ -47,7 +47,9 @@ pub(crate) async fn dispatch(
     match (segments.as_slice(), method) {
         ([""], "POST") => bundle::bundle(call, body).await,
         ([""], _) => Err(Problem::method_not_allowed("POST")),
-        (["metadata" | "_history"], "POST" | "PUT" | "PATCH" | "DELETE") => Err(Problem::method_not_allowed("GET")),
+        (["metadata" | "_history"], "POST" | "PUT" | "PATCH" | "DELETE") => {
+            Err(Problem::method_not_allowed("GET"))
+        }
         (["_history"], "GET") => history::history(call, HistoryScope::System, target.query).await,
         ([kind], "GET") => search::by_get(call, parse(kind)?, target.query).await,
         ([kind], "POST") => write::create(call, parse(kind)?, body).await,
@@ -60,7 +62,9 @@ pub(crate) async fn dispatch(
             parse(kind)?;
             Err(Problem::method_not_allowed("POST"))
         }
-        ([kind, "_history"], "GET") => history::history(call, HistoryScope::Type(parse(kind)?), target.query).await,
+        ([kind, "_history"], "GET") => {
+            history::history(call, HistoryScope::Type(parse(kind)?), target.query).await
+        }
         ([kind, "_history"], _) => {
             parse(kind)?;
             Err(Problem::method_not_allowed("GET"))

@@ -63,7 +63,9 @@ fn give(call: &mut Call, found: Option<Stored>, query: Option<&str>) -> Result<R
 /// Whether the client has this version already (conditional read).
 fn is_known(call: &Call, stored: &Stored) -> bool {
     if let Some(tags) = call.header(header::IF_NONE_MATCH) {
-        return tags.split(',').any(|tag| tag.trim() == "*" || media::version_tag(tag) == Some(stored.version));
+        return tags
+            .split(',')
+            .any(|tag| tag.trim() == "*" || media::version_tag(tag) == Some(stored.version));
     }
     call.header(header::IF_MODIFIED_SINCE)
         .and_then(read_http_date)

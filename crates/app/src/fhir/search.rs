@@ -41,7 +41,11 @@ impl Asked {
 }
 
 /// `GET [base]/Type?…`: parameters that tell nothing, or a paging link.
-pub(crate) async fn by_get(call: &mut Call, kind: ResourceType, query: Option<&str>) -> Result<Reply, Problem> {
+pub(crate) async fn by_get(
+    call: &mut Call,
+    kind: ResourceType,
+    query: Option<&str>,
+) -> Result<Reply, Problem> {
     begin(call, kind, query)?;
     let pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
     let tells = |(name, value): &(String, String)| !allowed_in_url(name, value, kind);
@@ -60,7 +64,9 @@ pub(crate) async fn by_post(
 ) -> Result<Reply, Problem> {
     begin(call, kind, query)?;
     let mut pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
-    if !call.app.settings.allow_phi_in_urls && pairs.iter().any(|(name, value)| !allowed_in_url(name, value, kind)) {
+    if !call.app.settings.allow_phi_in_urls
+        && pairs.iter().any(|(name, value)| !allowed_in_url(name, value, kind))
+    {
         return Err(Problem::phi_in_url(kind));
     }
     let body = call.body(body, &[FORM], FORM).await?;
@@ -112,7 +118,8 @@ pub(crate) fn understand(
     };
     let (mut query, warnings) =
         search::parse(kind, &pairs, handling, &app.settings.base).map_err(Problem::bad_query)?;
-    let count = counted.unwrap_or_else(|| query.count.unwrap_or(PAGE_SIZE).min(app.settings.limits.page_size));
+    let count =
+        counted.unwrap_or_else(|| query.count.unwrap_or(PAGE_SIZE).min(app.settings.limits.page_size));
     if count == 0 {
         query.summary = Summary::Count;
     }
@@ -146,12 +153,17 @@ fn links(
         text.map(|text| format!("{base}/{kind}?_cursor={text}"))
     };
     let plain = pairs.iter().all(|(name, value)| {
-        let harmless = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,:/".contains(&byte));
+        let harmless =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,:/".contains(&byte));
         allowed_in_url(name, value, kind) && harmless(name) && harmless(value)
     });
     let own = if asked.after.is_none() && plain {
         let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Some(if query.is_empty() { format!("{base}/{kind}") } else { format!("{base}/{kind}?{}", query.join("&")) })
+        Some(if query.is_empty() {
+            format!("{base}/{kind}")
+        } else {
+            format!("{base}/{kind}?{}", query.join("&"))
+        })
     } else {
         sealed(asked.after.as_ref())
     };
@@ -175,7 +187,12 @@ fn bundle(
     for stored in found.hits {
         let url = full_url(base, &stored);
         let body = partial(stored.body, query.summary, &query.elements)?;
-        bundle.entry(&[url.as_bytes(), b",\"resource\":", body.expose(), b",\"search\":{\"mode\":\"match\"}"]);
+        bundle.entry(&[
+            url.as_bytes(),
+            b",\"resource\":",
+            body.expose(),
+            b",\"search\":{\"mode\":\"match\"}",
+        ]);
     }
     if !warnings.is_empty() {
         let outcome = operation_outcome(warnings).to_string();

@@ -74,7 +74,10 @@ pub(crate) fn response(
         text.push_str(&format!(",\"location\":{}", quoted(location)));
     }
     if let Some((version, updated)) = version {
-        text.push_str(&format!(",\"etag\":\"W/\\\"{version}\\\"\",\"lastModified\":\"{}\"", updated.to_instant()));
+        text.push_str(&format!(
+            ",\"etag\":\"W/\\\"{version}\\\"\",\"lastModified\":\"{}\"",
+            updated.to_instant()
+        ));
     }
     if !issues.is_empty() {
         text.push_str(&format!(",\"outcome\":{}", operation_outcome(issues)));
@@ -84,7 +87,11 @@ pub(crate) fn response(
 }
 
 /// A resource's text, cut to the part that is asked for.
-pub(crate) fn partial(body: Phi<Vec<u8>>, summary: Summary, elements: &[String]) -> Result<Phi<Vec<u8>>, Problem> {
+pub(crate) fn partial(
+    body: Phi<Vec<u8>>,
+    summary: Summary,
+    elements: &[String],
+) -> Result<Phi<Vec<u8>>, Problem> {
     if !is_partial(summary, elements) {
         return Ok(body);
     }
@@ -100,7 +107,13 @@ mod tests {
     fn texts_are_json() {
         let mut bundle = BundleText::new("searchset", Some(2), &[("self", "https://h/\"x\"".to_owned())]);
         bundle.entry(&[b"\"fullUrl\":\"a\",\"resource\":", br#"{"resourceType":"Basic"}"#]);
-        bundle.entry(&[response(StatusCode::CREATED, Some("Basic/1"), Some((3, ward_base::Timestamp(0))), &[]).as_bytes()]);
+        bundle.entry(&[response(
+            StatusCode::CREATED,
+            Some("Basic/1"),
+            Some((3, ward_base::Timestamp(0))),
+            &[],
+        )
+        .as_bytes()]);
         let text = bundle.finish();
         let value: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(value["entry"][1]["response"]["etag"], "W/\"3\"");

@@ -112,7 +112,12 @@ pub(crate) fn check(resource: &Value, kind: ResourceType) -> Result<(), Problem>
     if issues.iter().any(Issue::is_error) { Err(Problem::invalid(issues)) } else { Ok(()) }
 }
 
-async fn put(call: &mut Call, key: ResourceKey, resource: &Value, expected: Expected) -> Result<Reply, Problem> {
+async fn put(
+    call: &mut Call,
+    key: ResourceKey,
+    resource: &Value,
+    expected: Expected,
+) -> Result<Reply, Problem> {
     let prepared = call.app.store.prepare(&key, resource)?;
     call.about(&key, None);
     call.touches(prepared.patients(), 1);

@@ -13,8 +13,8 @@ use ward_transport::control::{Report, Update};
 pub(super) enum Event {
     /// It said something on its standard output.
     Said(InstanceId, Report),
-    /// It ended, with its exit status in words.
-    Ended(InstanceId, String),
+    /// It ended, with its exit code; none if a signal ended it.
+    Ended(InstanceId, Option<i32>),
 }
 
 /// The supervisor's hold on a running child. Dropped, it closes the child's standard input, which drains it.
@@ -74,10 +74,7 @@ impl Child {
                     let _ = events.send(Event::Said(instance, report));
                 }
             }
-            let ended = match child.wait().await {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
+            let ended = child.wait().await.ok().and_then(|status| status.code());
             let _ = events.send(Event::Ended(instance, ended));
         });
         Ok(Self { process, input })

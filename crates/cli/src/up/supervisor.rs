@@ -137,7 +137,7 @@ impl Supervisor {
                 self.write_status();
             }
             Event::Said(_, Report::Draining) => {}
-            Event::Ended(instance, _) => {
+            Event::Ended(instance, code) => {
                 if let Some(state) = self.members.get_mut(&instance) {
                     // One that ran for a while comes back at once; one that keeps dying comes back ever slower.
                     let lasted = state.started.elapsed() > Duration::from_secs(10);
@@ -147,7 +147,7 @@ impl Supervisor {
                     state.child = None;
                     state.ready = false;
                     state.healthy = false;
-                    event!(Warning, "instance.ended", instance = instance, restarts = state.restarts);
+                    event!(Warning, "instance.ended", instance = instance, code = code, restarts = state.restarts);
                 }
                 self.write_status();
             }
