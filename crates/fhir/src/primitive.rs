@@ -106,8 +106,8 @@ impl Primitive {
     pub(crate) fn accepts_text(self, text: &str) -> bool {
         match self {
             Self::String | Self::Markdown => {
-                !text.trim().is_empty()
-                    && text.bytes().all(|byte| byte >= b' ' || matches!(byte, b'\n' | b'\r' | b'\t'))
+                (text.as_bytes().first().is_some_and(u8::is_ascii_graphic) || !text.trim().is_empty())
+                    && no_byte_below(text, b' ', |byte| !matches!(byte, b'\n' | b'\r' | b'\t'))
             }
             Self::Code => {
                 let blank = |byte: &u8| byte.is_ascii_whitespace();
@@ -124,7 +124,7 @@ impl Primitive {
                 (1..=64).contains(&text.len()) && text.bytes().all(allowed)
             }
             Self::Uri | Self::Url | Self::Canonical => {
-                !text.is_empty() && !text.bytes().any(|byte| byte.is_ascii_whitespace())
+                !text.is_empty() && no_byte_below(text, b' ' + 1, |byte| byte.is_ascii_whitespace())
             }
             Self::Oid => text.strip_prefix("urn:oid:").is_some_and(|rest| {
                 rest.starts_with(['0', '1', '2'])
@@ -159,14 +159,55 @@ fn whole(number: &serde_json::Number, minimum: i64) -> bool {
         && number.as_i64().is_some_and(|value| (minimum..=i64::from(i32::MAX)).contains(&value))
 }
 
+/// Whether no byte less than `bound`, which is ASCII, is `forbidden`. Eight bytes are looked at together, since long
+/// texts are common and such bytes are not.
+fn no_byte_below(text: &str, bound: u8, forbidden: impl Fn(u8) -> bool) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (chunks, rest) = text.as_bytes().as_chunks::<8>();
+    let clean = |chunk: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*chunk);
+        // A borrow may make a byte look small that is not, never the other way round.
+        word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGH == 0
+            || !chunk.iter().any(|byte| *byte < bound && forbidden(*byte))
+    };
+    chunks.iter().all(clean) && !rest.iter().any(|byte| *byte < bound && forbidden(*byte))
+}
+
+/// What a byte is in base64: a letter, padding, a blank or nothing of it.
+static BASE64: [u8; 256] = {
+    let mut classes = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => LETTER,
+            b'=' => PADDING,
+            b' ' | b'\n' | b'\r' | b'\t' => BLANK,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    classes
+};
+const LETTER: u8 = 0;
+const PADDING: u8 = 1;
+const BLANK: u8 = 2;
+const OTHER: u8 = 4;
+
 fn base64(text: &str) -> bool {
-    let mut letters = 0_usize;
+    let class = |byte: &u8| BASE64.get(usize::from(*byte)).copied().unwrap_or(OTHER);
+    let bytes = text.as_bytes();
+    // Nearly all of a long text is letters.
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let lettered =
+        chunks.iter().take_while(|chunk| chunk.iter().fold(0, |all, byte| all | class(byte)) == LETTER);
+    let mut letters = lettered.count() * 8;
     let mut padding = 0_usize;
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' if padding == 0 => letters += 1,
-            b'=' => padding += 1,
-            b' ' | b'\n' | b'\r' | b'\t' => {}
+    for byte in bytes.get(letters..).unwrap_or(rest) {
+        match class(byte) {
+            LETTER if padding == 0 => letters += 1,
+            PADDING => padding += 1,
+            BLANK => {}
             _ => return false,
         }
     }
@@ -389,8 +430,26 @@ mod tests {
         check(Time, &[json!("10:00:00"), json!("10:00:00.5")], &[json!("10:00"), json!("24:00:00")]);
         check(Oid, &[json!("urn:oid:1.2.3")], &[json!("1.2.3"), json!("urn:oid:3.1"), json!("urn:oid:1.02")]);
         check(Uuid, &[json!("urn:uuid:c757873d-ec9a-4326-a141-556f43239520")], &[json!("urn:uuid:1")]);
-        check(Base64Binary, &[json!("QUJD"), json!("QUI=")], &[json!("QUI"), json!("Q=I=")]);
+        check(
+            Base64Binary,
+            &[json!("QUJD"), json!("QUI="), json!("QUJDQUJDQUJDQUJD\nQUI=\n")],
+            &[json!("QUI"), json!("Q=I="), json!("QUJDQUJDQUJDQUJ-"), json!("QUJDQUJD====")],
+        );
         check(Uri, &[json!("urn:x")], &[json!("a b"), json!("")]);
+    }
+
+    #[test]
+    fn forbidden_bytes_are_found_wherever_they_stand() {
+        for position in 0..24 {
+            for (byte, allowed) in [(b'\n', true), (0x0b, false), (b' ', true), (0x7f, true)] {
+                let mut text = vec![b'a'; 24];
+                text[position] = byte;
+                let text = std::str::from_utf8(&text).unwrap();
+                assert_eq!(Primitive::String.accepts_text(text), allowed);
+                assert_eq!(Primitive::Uri.accepts_text(text), !matches!(byte, b'\n' | b' '));
+            }
+        }
+        assert!(Primitive::String.accepts_text("ééééééé") && !Primitive::String.accepts_text("ééé\u{1}éééé"));
     }
 
     #[test]
