@@ -21,14 +21,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edge", &["monitor", "transport"]),
     ("web", &["fhir", "identity", "monitor", "transport"]),
     ("app", &["fhir", "identity", "keys", "audit", "monitor", "transport", "store", "kms"]),
-    ("cli", &["fhir", "identity", "keys", "audit", "monitor", "transport", "kms", "store", "edge", "web", "app"]),
+    (
+        "cli",
+        &["fhir", "identity", "keys", "audit", "monitor", "transport", "kms", "store", "edge", "web", "app"],
+    ),
     ("testkit", &[]),
     ("xtask", &[]),
 ];
 
 /// Every arrow that should not be there, in words.
-pub fn check() -> anyhow::Result<()> {
-    let output = Command::new("cargo").args(["metadata", "--format-version", "1", "--no-deps", "--locked"]).output()?;
+pub(crate) fn check() -> anyhow::Result<()> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
+        .output()?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
@@ -41,7 +46,9 @@ pub fn check() -> anyhow::Result<()> {
         };
         for dependency in package["dependencies"].as_array().context("no dependencies")? {
             // Tests may use what they like.
-            let Some(other) = short(&dependency["name"]).filter(|_| dependency["kind"].is_null()) else { continue };
+            let Some(other) = short(&dependency["name"]).filter(|_| dependency["kind"].is_null()) else {
+                continue;
+            };
             if other != "base" && !may.contains(&other) {
                 wrong.push(format!("`{name}` must not use `{other}`"));
             }

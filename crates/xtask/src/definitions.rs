@@ -1,13 +1,241 @@
-//! Reduces the specification's definitions to the text tables of `crates/fhir/definitions`.
-compile_error!("crates/xtask/src/definitions.rs: uncommitted text that stood here before 2026-11-24 02:58:13 was overwritten by mistake and this is a placeholder; restore it from the author's own copy (see NOTE-fhir-overwritten.md beside contracts.md)");
+//! `cargo xtask definitions`: reduces the specification's definitions to the text tables of `crates/fhir/definitions`.
+//!
+//! `types.txt` has a header `@Path kind` for every resource type, data type and part of either, in byte order, and
+//! below it a line `name min max type|type… [value set]` for every element. `codes.txt` has a line `value-set code
+//! code…` for every required binding whose codes the package lists.
 
-
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 
-/// Writes every table.
-pub(crate) fn run(package: Option<&Path>) -> anyhow::Result<()> {
-    if let Some(package) = package {
-        crate::search_parameters::write(package, Path::new("crates/fhir/definitions"))?;
+use anyhow::Context as _;
+use serde_json::Value;
+
+/// Writes every table, from `package` or, if there is none, from the one that the tests use.
+pub(crate) fn run(root: &Path, package: Option<&Path>) -> anyhow::Result<()> {
+    let fetched = root.join("target/fhir-r4-examples/package");
+    let package = match package {
+        Some(package) => package,
+        None => {
+            crate::test::examples(root)?;
+            &fetched
+        }
+    };
+    let out = root.join("crates/fhir/definitions");
+    let structures = load(package, "StructureDefinition-")?;
+    let codes = Codes::load(package)?;
+    let mut definitions = BTreeMap::new();
+    let mut used = BTreeMap::new();
+    for structure in structures.iter().filter(|structure| is_type(structure)) {
+        reduce(structure, &codes, &mut definitions, &mut used)?;
+    }
+    let mut types = String::new();
+    for (path, Definition { kind, elements }) in definitions {
+        writeln!(types, "@{path} {kind}")?;
+        elements.iter().try_for_each(|element| writeln!(types, "{element}"))?;
+    }
+    std::fs::write(out.join("types.txt"), types)?;
+    let mut lines = String::new();
+    for (name, codes) in used {
+        writeln!(lines, "{name} {}", codes.into_iter().collect::<Vec<_>>().join(" "))?;
+    }
+    std::fs::write(out.join("codes.txt"), lines)?;
+    crate::search_parameters::write(package, &out)
+}
+
+/// The JSON files of the package whose names begin with `prefix`, in the order of their names.
+pub(crate) fn load(package: &Path, prefix: &str) -> anyhow::Result<Vec<Value>> {
+    let mut files: Vec<_> = std::fs::read_dir(package)
+        .with_context(|| format!("cannot read the package `{}`", package.display()))?
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(prefix) && name.ends_with(".json")
+        })
+        .collect();
+    files.sort();
+    files
+        .iter()
+        .map(|file| {
+            let bytes = std::fs::read(file)?;
+            serde_json::from_slice(&bytes).with_context(|| format!("cannot read `{}`", file.display()))
+        })
+        .collect()
+}
+
+/// The text at `key`; empty if there is none.
+pub(crate) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
+    value[key].as_array().into_iter().flatten()
+}
+
+/// Whether a structure defines a type that may stand in JSON as an object, not a profile of one.
+fn is_type(structure: &Value) -> bool {
+    match text(structure, "kind") {
+        "resource" => structure["abstract"] == false && text(structure, "derivation") == "specialization",
+        "complex-type" => text(structure, "derivation") != "constraint",
+        _ => false,
+    }
+}
+
+struct Definition {
+    kind: &'static str,
+    elements: Vec<String>,
+}
+
+/// Appends the type and its parts to `definitions`, and the codes that it uses to `used`.
+fn reduce(
+    structure: &Value,
+    codes: &Codes,
+    definitions: &mut BTreeMap<String, Definition>,
+    used: &mut BTreeMap<String, BTreeSet<String>>,
+) -> anyhow::Result<()> {
+    let elements: Vec<&Value> = list(&structure["snapshot"], "element").collect();
+    let has_parts = |path: &str| {
+        elements
+            .iter()
+            .any(|other| text(other, "path").strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    };
+    for element in &elements {
+        let path = text(element, "path");
+        let Some((parent, name)) = path.rsplit_once('.') else {
+            let kind = if text(structure, "kind") == "resource" { "resource" } else { "complex" };
+            definitions.insert(path.to_owned(), Definition { kind, elements: Vec::new() });
+            continue;
+        };
+        let types = if has_parts(path) {
+            definitions.insert(path.to_owned(), Definition { kind: "backbone", elements: Vec::new() });
+            path.to_owned()
+        } else if let Some(other) = text(element, "contentReference").strip_prefix('#') {
+            other.to_owned()
+        } else {
+            types(element)
+        };
+        let owner = definitions.get_mut(parent).with_context(|| format!("`{path}` has no owner"))?;
+        // The snapshot gives every id the type string; a resource's is narrower (resource.html#id).
+        let types = if owner.kind == "resource" && name == "id" { "id".to_owned() } else { types };
+        let mut line = format!("{name} {} {} {types}", element["min"], text(element, "max"));
+        if let Some((name, codes)) = binding(element, codes) {
+            write!(line, " {name}")?;
+            used.insert(name.to_owned(), codes);
+        }
+        owner.elements.push(line);
     }
     Ok(())
+}
+
+/// The types of an element, each once.
+fn types(element: &Value) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for kind in list(element, "type") {
+        // Types of FHIRPath stand for types of FHIR, which an extension names.
+        let stands_for =
+            list(kind, "extension").find(|one| text(one, "url").ends_with("/structuredefinition-fhir-type"));
+        let name = stands_for.map_or_else(|| text(kind, "code"), |one| text(one, "valueUrl"));
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join("|")
+}
+
+/// The value set that an element must be from and its codes, if they are listed.
+fn binding<'v>(element: &'v Value, codes: &Codes) -> Option<(&'v str, BTreeSet<String>)> {
+    let binding = &element["binding"];
+    if text(binding, "strength") != "required" {
+        return None;
+    }
+    let url = text(binding, "valueSet").split('|').next()?;
+    let codes = codes.of_value_set(url)?;
+    Some((url.rsplit('/').next()?, codes))
+}
+
+/// The value sets and code systems of the package, by URL.
+struct Codes {
+    value_sets: BTreeMap<String, Value>,
+    systems: BTreeMap<String, Value>,
+}
+
+impl Codes {
+    fn load(package: &Path) -> anyhow::Result<Self> {
+        let by_url = |prefix| -> anyhow::Result<BTreeMap<String, Value>> {
+            let all = load(package, prefix)?;
+            Ok(all.into_iter().map(|one| (text(&one, "url").to_owned(), one)).collect())
+        };
+        Ok(Self { value_sets: by_url("ValueSet-")?, systems: by_url("CodeSystem-")? })
+    }
+
+    /// Every code of a value set; nothing if some of them are not in the package.
+    fn of_value_set(&self, url: &str) -> Option<BTreeSet<String>> {
+        let set = self.value_sets.get(url.split('|').next()?)?;
+        let compose = &set["compose"];
+        let mut codes = BTreeSet::new();
+        for include in list(compose, "include") {
+            codes.extend(self.of_part(include)?);
+        }
+        for exclude in list(compose, "exclude") {
+            for code in self.of_part(exclude)? {
+                codes.remove(&code);
+            }
+        }
+        Some(codes).filter(|codes| !codes.is_empty())
+    }
+
+    fn of_part(&self, part: &Value) -> Option<BTreeSet<String>> {
+        let mut codes: Option<BTreeSet<String>> = None;
+        if part.get("system").is_some() {
+            codes = Some(self.of_system(part)?);
+        }
+        // What is in a system and in value sets must be in all of them.
+        for set in list(part, "valueSet") {
+            let others = self.of_value_set(set.as_str()?)?;
+            codes = Some(match codes {
+                Some(codes) => codes.intersection(&others).cloned().collect(),
+                None => others,
+            });
+        }
+        codes
+    }
+
+    fn of_system(&self, part: &Value) -> Option<BTreeSet<String>> {
+        if part.get("concept").is_some() {
+            return Some(list(part, "concept").map(|concept| text(concept, "code").to_owned()).collect());
+        }
+        let system = self.systems.get(text(part, "system"))?;
+        if text(system, "content") != "complete" {
+            return None;
+        }
+        let mut under: Option<&Value> = None;
+        for filter in list(part, "filter") {
+            let is_a = text(filter, "property") == "concept" && text(filter, "op") == "is-a";
+            if !is_a || under.is_some() {
+                return None;
+            }
+            under = Some(find(system, text(filter, "value"))?);
+        }
+        let mut codes = BTreeSet::new();
+        collect(under.unwrap_or(system), &mut codes);
+        Some(codes)
+    }
+}
+
+/// The concept with this code, anywhere below.
+fn find<'v>(concept: &'v Value, code: &str) -> Option<&'v Value> {
+    if text(concept, "code") == code {
+        return Some(concept);
+    }
+    list(concept, "concept").find_map(|below| find(below, code))
+}
+
+/// The code of a concept, if it is one, and of all below it.
+fn collect(concept: &Value, codes: &mut BTreeSet<String>) {
+    if let Some(code) = concept["code"].as_str() {
+        codes.insert(code.to_owned());
+    }
+    list(concept, "concept").for_each(|below| collect(below, codes));
 }

@@ -9,22 +9,33 @@ use crate::definitions::{load, text};
 
 /// Writes `search_parameters.txt` (`Type code kind targets expression`, tabs between; composites have their
 /// components after the expression) and `patient_compartment.txt` into `out`.
-pub fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
+pub(crate) fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
     let mut lines = BTreeSet::new();
     let definitions = load(package, "SearchParameter-")?;
     for parameter in &definitions {
-        let (code, kind, expression) = (text(parameter, "code"), text(parameter, "type"), text(parameter, "expression"));
+        let (code, kind, expression) =
+            (text(parameter, "code"), text(parameter, "type"), text(parameter, "expression"));
         // Examples that illustrate how a parameter is written define no standard one.
         if text(parameter, "id").starts_with("example") || expression.contains("extension(") {
             continue;
         }
-        let targets: Vec<&str> =
-            parameter["target"].as_array().into_iter().flatten().filter_map(|target| target.as_str()).collect();
+        let targets: Vec<&str> = parameter["target"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|target| target.as_str())
+            .collect();
         let mut components = Vec::new();
         for component in parameter["component"].as_array().into_iter().flatten() {
             let url = text(component, "definition");
-            let of = definitions.iter().find(|one| text(one, "url") == url).context("an unknown component")?;
-            components.push(format!("{}={}={}", text(of, "code"), text(of, "type"), text(component, "expression")));
+            let of =
+                definitions.iter().find(|one| text(one, "url") == url).context("an unknown component")?;
+            components.push(format!(
+                "{}={}={}",
+                text(of, "code"),
+                text(of, "type"),
+                text(component, "expression")
+            ));
         }
         for base in parameter["base"].as_array().into_iter().flatten().filter_map(|base| base.as_str()) {
             lines.insert(format!(
@@ -37,7 +48,8 @@ pub fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
     }
     let text_of_lines = lines.into_iter().collect::<Vec<_>>().join("\n");
     std::fs::write(out.join("search_parameters.txt"), text_of_lines + "\n")?;
-    let compartment = load(package, "CompartmentDefinition-patient")?.into_iter().next().context("no compartment")?;
+    let compartment =
+        load(package, "CompartmentDefinition-patient")?.into_iter().next().context("no compartment")?;
     let mut members = String::new();
     for resource in compartment["resource"].as_array().into_iter().flatten() {
         let parameters: Vec<&str> =
@@ -68,7 +80,9 @@ fn own_part(expression: &str, base: &str) -> String {
     let own: Vec<&str> = parts
         .iter()
         .map(|part| part.trim())
-        .filter(|part| part.trim_start_matches('(').strip_prefix(base).is_some_and(|rest| rest.starts_with('.')))
+        .filter(|part| {
+            part.trim_start_matches('(').strip_prefix(base).is_some_and(|rest| rest.starts_with('.'))
+        })
         .collect();
     if own.is_empty() { expression.replace(['\n', '\t'], " ") } else { own.join(" | ") }
 }

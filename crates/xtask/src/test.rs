@@ -26,7 +26,7 @@ const EXAMPLES: &str = "hl7.fhir.r4.examples@4.0.1";
 const CARGO_DENY: &str = "0.20.2";
 const NEXTEST: &str = "0.9.143";
 
-pub fn run(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let tools = root.join("target/tools");
     std::fs::create_dir_all(&tools)?;
     debian()?;
@@ -36,7 +36,15 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     step("formatting", Command::new("cargo").args(["fmt", "--all", "--check"]))?;
     step(
         "lints",
-        Command::new("cargo").args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+        Command::new("cargo").args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     )?;
     let nextest = cargo_tool(&tools, "cargo-nextest", NEXTEST)?;
     step(
@@ -65,7 +73,8 @@ fn debian() -> anyhow::Result<()> {
         let mut words: Vec<&str> = prefix.to_vec();
         words.extend(["apt-get", "-qq"]);
         words.extend(arguments);
-        let (program, rest) = words.split_first().map_or(("apt-get", &[][..]), |(program, rest)| (*program, rest));
+        let (program, rest) =
+            words.split_first().map_or(("apt-get", &[][..]), |(program, rest)| (*program, rest));
         step("packages", Command::new(program).args(rest).env("DEBIAN_FRONTEND", "noninteractive"))
     };
     apt(&["update"])?;
@@ -112,7 +121,7 @@ fn python(tools: &Path) -> anyhow::Result<()> {
 }
 
 /// The specification's examples and definitions, unpacked under `target`.
-pub fn examples(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn examples(root: &Path) -> anyhow::Result<()> {
     let directory = root.join("target/fhir-r4-examples");
     if directory.join("package").exists() {
         return Ok(());
