@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-/// Writes every table, from `package` or, if there is none, from the one that the tests use.
+/// Writes every table of the source tree, from `package` or, if there is none, from the one that the tests use.
 pub(crate) fn run(root: &Path, package: Option<&Path>) -> anyhow::Result<()> {
     let fetched = root.join("target/fhir-r4-examples/package");
     let package = match package {
@@ -21,7 +21,11 @@ pub(crate) fn run(root: &Path, package: Option<&Path>) -> anyhow::Result<()> {
             &fetched
         }
     };
-    let out = root.join("crates/fhir/definitions");
+    write(package, &root.join("crates/fhir/definitions"))
+}
+
+/// Writes every table into `out`.
+fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
     let structures = load(package, "StructureDefinition-")?;
     let codes = Codes::load(package)?;
     let mut definitions = BTreeMap::new();
@@ -40,7 +44,7 @@ pub(crate) fn run(root: &Path, package: Option<&Path>) -> anyhow::Result<()> {
         writeln!(lines, "{name} {}", codes.into_iter().collect::<Vec<_>>().join(" "))?;
     }
     std::fs::write(out.join("codes.txt"), lines)?;
-    crate::search_parameters::write(package, &out)
+    crate::search_parameters::write(package, out)
 }
 
 /// The JSON files of the package whose names begin with `prefix`, in the order of their names.
@@ -238,4 +242,70 @@ fn collect(concept: &Value, codes: &mut BTreeSet<String>) {
         codes.insert(code.to_owned());
     }
     list(concept, "concept").for_each(|below| collect(below, codes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever changes a table by hand, or this code, must change both.
+    #[test]
+    fn the_committed_tables_are_what_the_package_says() {
+        let root = crate::root().unwrap();
+        let package = root.join("target/fhir-r4-examples/package");
+        assert!(package.exists(), "`{}` is missing: run `cargo xtask test`", package.display());
+        let out = root.join("target/fhir-r4-examples/definitions");
+        std::fs::create_dir_all(&out).unwrap();
+        write(&package, &out).unwrap();
+        for name in ["types.txt", "codes.txt", "search_parameters.txt", "patient_compartment.txt"] {
+            let committed = std::fs::read_to_string(root.join("crates/fhir/definitions").join(name)).unwrap();
+            let written = std::fs::read_to_string(out.join(name)).unwrap();
+            let difference =
+                committed.lines().zip(written.lines()).find(|(committed, written)| committed != written);
+            assert!(
+                committed == written,
+                "{name} differs, first in {difference:?}: run `cargo xtask definitions`"
+            );
+        }
+    }
+
+    #[test]
+    fn codes_are_listed_only_if_all_are_known() {
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let system = json(
+            r#"{"content": "complete", "concept": [{"code": "a", "concept": [{"code": "b"}, {"code": "c"}]}, {"code": "d"}]}"#,
+        );
+        let partial = json(r#"{"content": "fragment", "concept": [{"code": "a"}]}"#);
+        let set = |include: &str, exclude: &str| {
+            json(&format!(r#"{{"compose": {{"include": [{include}], "exclude": [{exclude}]}}}}"#))
+        };
+        let codes = Codes {
+            systems: BTreeMap::from([("s".to_owned(), system), ("partial".to_owned(), partial)]),
+            value_sets: BTreeMap::from([
+                ("all".to_owned(), set(r#"{"system": "s"}"#, "")),
+                (
+                    "below".to_owned(),
+                    set(
+                        r#"{"system": "s", "filter": [{"property": "concept", "op": "is-a", "value": "a"}]}"#,
+                        r#"{"system": "s", "concept": [{"code": "b"}]}"#,
+                    ),
+                ),
+                ("both".to_owned(), set(r#"{"valueSet": ["all", "below"]}"#, "")),
+                (
+                    "other".to_owned(),
+                    set(
+                        r#"{"system": "s", "filter": [{"property": "concept", "op": "regex", "value": "a"}]}"#,
+                        "",
+                    ),
+                ),
+                ("some".to_owned(), set(r#"{"system": "s"}, {"system": "partial"}"#, "")),
+                ("elsewhere".to_owned(), set(r#"{"system": "urn:ietf:bcp:13"}"#, "")),
+            ]),
+        };
+        let of = |url: &str| codes.of_value_set(url).map(|codes| codes.into_iter().collect::<String>());
+        assert_eq!(of("all|4.0.1").as_deref(), Some("abcd"));
+        assert_eq!(of("below").as_deref(), Some("ac"));
+        assert_eq!(of("both").as_deref(), Some("ac"));
+        assert_eq!((of("other"), of("some"), of("elsewhere"), of("nowhere")), (None, None, None, None));
+    }
 }

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Development tasks of Ward")]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "Development tasks of Ward")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -29,6 +29,10 @@ enum Task {
     /// or through sudo); npm packages, Python packages, cargo-nextest, cargo-deny and the specification's examples go
     /// below target/ and are fetched once. Stops at the first step that fails and says which.
     Test,
+    /// Install what the tests need, and nothing else
+    ///
+    /// The first part of `test`, for running single tests by hand with `cargo nextest run`.
+    Tools,
     /// Check that no crate depends on a crate of Ward that it must not know
     ///
     /// The table of what may depend on what is in crates/xtask/src/arrows.rs and ARCHITECTURE.md tells why. Tests of a
@@ -49,6 +53,7 @@ fn main() -> anyhow::Result<()> {
     let root = root()?;
     match task {
         Task::Test => test::run(&root),
+        Task::Tools => test::install(&root).map(drop),
         Task::Arrows => arrows::check(),
         Task::Definitions { package } => definitions::run(&root, package.as_deref()),
     }

@@ -6,14 +6,19 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-/// Debian packages that the tests start or call.
+/// Debian packages that the tests start or call: a file that each brings, and its name.
 const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/go", "golang-go"),
     ("/usr/share/gocode/src/golang.org/x/mod/sumdb/note", "golang-golang-x-mod-dev"),
-    ("/usr/bin/node", "nodejs"),
-    ("/usr/bin/npm", "npm"),
-    ("/usr/bin/python3", "python3"),
+];
+
+/// Programs that may come from elsewhere, and the Debian package that has each if it does not.
+const PROGRAMS: &[(&[&str], &str)] = &[
+    (&["node"], "nodejs"),
+    (&["npm"], "npm"),
+    (&["python3"], "python3"),
+    (&["python3", "-m", "pip"], "python3-pip"),
 ];
 
 /// npm packages, exact, in `target/tools/node_modules`.
@@ -26,13 +31,11 @@ const EXAMPLES: &str = "hl7.fhir.r4.examples@4.0.1";
 const CARGO_DENY: &str = "0.20.2";
 const NEXTEST: &str = "0.9.143";
 
+/// Installs what the tests need and runs all checks, up to the first that fails.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
-    let tools = root.join("target/tools");
-    std::fs::create_dir_all(&tools)?;
-    debian()?;
-    node(&tools)?;
-    python(&tools)?;
-    examples(root)?;
+    // Some tools look no further than where they are started.
+    std::env::set_current_dir(root)?;
+    let tools = install(root)?;
     step("formatting", Command::new("cargo").args(["fmt", "--all", "--check"]))?;
     step(
         "lints",
@@ -46,13 +49,31 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
             "warnings",
         ]),
     )?;
-    let nextest = cargo_tool(&tools, "cargo-nextest", NEXTEST)?;
     step(
         "tests",
-        Command::new(nextest).args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
+        Command::new(&tools.nextest).args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
     )?;
-    let deny = cargo_tool(&tools, "cargo-deny", CARGO_DENY)?;
-    step("dependencies", Command::new(deny).args(["check", "bans", "licenses", "sources"]))
+    step("dependencies", Command::new(&tools.deny).args(["check", "bans", "licenses", "sources"]))
+}
+
+/// The cargo tools that were found or built.
+pub(crate) struct Tools {
+    nextest: PathBuf,
+    deny: PathBuf,
+}
+
+/// Installs what the tests need and is not there.
+pub(crate) fn install(root: &Path) -> anyhow::Result<Tools> {
+    let tools = root.join("target/tools");
+    std::fs::create_dir_all(&tools)?;
+    debian()?;
+    node(&tools)?;
+    python(&tools)?;
+    examples(root)?;
+    Ok(Tools {
+        nextest: cargo_tool(&tools, "cargo-nextest", NEXTEST)?,
+        deny: cargo_tool(&tools, "cargo-deny", CARGO_DENY)?,
+    })
 }
 
 fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
@@ -63,8 +84,9 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
 }
 
 fn debian() -> anyhow::Result<()> {
-    let missing: Vec<&str> =
+    let mut missing: Vec<&str> =
         PACKAGES.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect();
+    missing.extend(PROGRAMS.iter().filter(|(words, _)| !answers(words)).map(|(_, package)| *package));
     if missing.is_empty() {
         return Ok(());
     }
@@ -81,6 +103,16 @@ fn debian() -> anyhow::Result<()> {
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(missing);
     apt(&install)
+}
+
+/// Whether a program is there and starts.
+fn answers(words: &[&str]) -> bool {
+    let Some((program, arguments)) = words.split_first() else { return false };
+    Command::new(program)
+        .args(arguments)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 fn is_root() -> bool {
@@ -111,9 +143,17 @@ fn python(tools: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     step(
-        "python packages",
+        "Python packages",
         Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--root-user-action=ignore",
+            ])
+            .args(["--upgrade", "--target"])
             .arg(tools.join("python"))
             .args(PYTHON),
     )?;
@@ -123,32 +163,42 @@ fn python(tools: &Path) -> anyhow::Result<()> {
 /// The specification's examples and definitions, unpacked under `target`.
 pub(crate) fn examples(root: &Path) -> anyhow::Result<()> {
     let directory = root.join("target/fhir-r4-examples");
-    if directory.join("package").exists() {
+    let package = directory.join("package");
+    if package.exists() {
         return Ok(());
     }
-    std::fs::create_dir_all(&directory)?;
-    step("FHIR examples", Command::new("npm").args(["pack", "--silent", EXAMPLES]).current_dir(&directory))?;
+    // Unpacked beside its place first, so that a half of it is never taken for the whole.
+    let unpacked = directory.join("unpacked");
+    if unpacked.exists() {
+        std::fs::remove_dir_all(&unpacked)?;
+    }
+    std::fs::create_dir_all(&unpacked)?;
+    step("FHIR examples", Command::new("npm").args(["pack", "--silent", EXAMPLES]).current_dir(&unpacked))?;
     step(
         "FHIR examples",
-        Command::new("tar").args(["xzf", "hl7.fhir.r4.examples-4.0.1.tgz"]).current_dir(&directory),
-    )
+        Command::new("tar").args(["xzf", "hl7.fhir.r4.examples-4.0.1.tgz"]).current_dir(&unpacked),
+    )?;
+    std::fs::rename(unpacked.join("package"), package)?;
+    Ok(std::fs::remove_dir_all(unpacked)?)
 }
 
-/// A cargo subcommand: the installed one, or one built once under `target/tools`.
+/// A cargo subcommand: the installed one, or one of this version built once under `target/tools`.
 fn cargo_tool(tools: &Path, name: &str, version: &str) -> anyhow::Result<PathBuf> {
-    let installed = Command::new(name).arg("--version").output();
-    if installed.is_ok_and(|output| output.status.success()) {
+    if answers(&[name]) {
         return Ok(PathBuf::from(name));
     }
-    let built = tools.join("bin").join(name);
+    let place = tools.join(format!("{name}-{version}"));
+    let built = place.join("bin").join(name);
     if !built.exists() {
+        let build = tools.join("build");
         step(
             name,
             Command::new("cargo")
                 .args(["install", name, "--version", version, "--locked", "--quiet", "--root"])
-                .arg(tools)
-                .env("CARGO_TARGET_DIR", tools.join("build")),
+                .arg(&place)
+                .env("CARGO_TARGET_DIR", &build),
         )?;
+        std::fs::remove_dir_all(build)?;
     }
     Ok(built)
 }
