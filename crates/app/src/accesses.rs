@@ -1,11 +1,11 @@
 //! `POST /ward/accesses`: who has looked at a patient's record (the raw material of 45 CFR 164.528).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use ward_audit::{Access, Actor, Class};
-use ward_base::ResourceId;
+use ward_audit::{Access, Actor, Class, Outcome};
+use ward_base::{RequestId, ResourceId};
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::IssueCode;
 use ward_identity::Permission;
@@ -40,21 +40,67 @@ pub(crate) async fn accesses(call: &mut Call, body: RequestBody) -> Result<Reply
         call.app.trail.accesses(patient, ACCESSES_MAX).await.map_err(|_| Problem::audit_unavailable())?;
     call.entry.rows = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let names = names(call, &found).await?;
-    let accesses: Vec<Value> = found.iter().map(|access| line(access, &names)).collect();
+    let accesses: Vec<Value> = summed_up(&found).iter().map(|line| line.to_json(&names)).collect();
     Ok(Reply::json(StatusCode::OK, &json!({"accesses": accesses})))
 }
 
-fn line(access: &Access, names: &HashMap<String, String>) -> Value {
-    let who = match &access.actor {
-        Actor::User(id) | Actor::Client(id) => names.get(id).cloned().unwrap_or_else(|| id.clone()),
-        Actor::Anonymous => "nobody signed in".to_owned(),
-    };
-    json!({
-        "time": access.time.to_instant(), "who": who, "roles": access.roles, "action": access.action,
-        "outcome": access.outcome.name(), "resource_type": access.resource_type, "purpose": access.purpose,
-        "address": access.address.as_ref().map(|address| address.expose().to_string()),
-        "request": access.request.to_string(),
-    })
+/// What one request did to one type of resource.
+struct Line<'a> {
+    access: &'a Access,
+    /// What became of the request: what an intent came to is in its last entry.
+    outcome: Outcome,
+    count: u32,
+}
+
+/// One line for all entries of a request that say the same, in the order of the log.
+fn summed_up(found: &[Access]) -> Vec<Line<'_>> {
+    let mut ends: HashMap<RequestId, Outcome> = HashMap::new();
+    let mut intended: HashSet<RequestId> = HashSet::new();
+    for access in found {
+        match access.outcome {
+            Outcome::Intent => {
+                intended.insert(access.request);
+            }
+            outcome => {
+                ends.entry(access.request).or_insert(outcome);
+            }
+        }
+    }
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    let mut places: HashMap<(RequestId, &str, Option<&str>), usize> = HashMap::new();
+    for access in found {
+        // Where there were intents, they say what was done, and the end only how it ended.
+        if access.outcome != Outcome::Intent && intended.contains(&access.request) {
+            continue;
+        }
+        let key = (access.request, access.action.as_str(), access.resource_type.as_deref());
+        let place = *places.entry(key).or_insert(lines.len());
+        match lines.get_mut(place) {
+            Some(line) => line.count = line.count.saturating_add(access.rows),
+            None => lines.push(Line {
+                access,
+                outcome: ends.get(&access.request).copied().unwrap_or(access.outcome),
+                count: access.rows,
+            }),
+        }
+    }
+    lines
+}
+
+impl Line<'_> {
+    fn to_json(&self, names: &HashMap<String, String>) -> Value {
+        let access = self.access;
+        let who = match &access.actor {
+            Actor::User(id) | Actor::Client(id) => names.get(id).cloned().unwrap_or_else(|| id.clone()),
+            Actor::Anonymous => "nobody signed in".to_owned(),
+        };
+        json!({
+            "time": access.time.to_instant(), "who": who, "roles": access.roles, "action": access.action,
+            "outcome": self.outcome.name(), "resource_type": access.resource_type, "count": self.count,
+            "purpose": access.purpose, "request": access.request.to_string(),
+            "address": access.address.as_ref().map(|address| address.expose().to_string()),
+        })
+    }
 }
 
 /// What people call the actors.

@@ -64,7 +64,9 @@ pub(crate) async fn import(
         .map_err(|_| Problem::internal())??;
     let intents: Vec<Entry> =
         ready.iter().map(|ready| intent(call, ready.prepared.key(), ready.prepared.patients())).collect();
-    call.entry.rows = u32::try_from(ready.len()).unwrap_or(u32::MAX);
+    for ready in &ready {
+        call.touches(ready.prepared.patients(), 1);
+    }
     call.record(intents).await?;
     let stored = call
         .app

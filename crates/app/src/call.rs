@@ -136,11 +136,9 @@ impl Call {
         self.entry.resource = Some((key.resource_type.name(), key.id.clone(), version));
     }
 
-    /// Notes whose data is touched, each patient once, and in how many resources.
+    /// Notes whose data is touched, and in how many resources.
     pub(crate) fn touches<'a>(&mut self, patients: impl IntoIterator<Item = &'a ResourceId>, rows: usize) {
         self.entry.patients.extend(patients.into_iter().cloned());
-        self.entry.patients.sort_unstable();
-        self.entry.patients.dedup();
         self.entry.rows = self.entry.rows.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX));
     }
 
@@ -151,8 +149,12 @@ impl Call {
         self.record(vec![entry]).await
     }
 
-    /// Makes entries durable.
-    pub(crate) async fn record(&self, entries: Vec<Entry>) -> Result<(), Problem> {
+    /// Makes entries durable, each patient named once in each.
+    pub(crate) async fn record(&self, mut entries: Vec<Entry>) -> Result<(), Problem> {
+        for entry in &mut entries {
+            entry.patients.sort_unstable();
+            entry.patients.dedup();
+        }
         self.app.trail.append(entries).await.map_err(|_| Problem::audit_unavailable())
     }
 
