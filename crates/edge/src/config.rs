@@ -3,9 +3,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use ward_transport::control::Target;
 use ward_transport::{IdentityMaterial, ServerLimits, UpstreamLimits};
+use zeroize::Zeroize as _;
 
 /// What a balancer is told at its start, besides who it is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct EdgeConfig {
     /// Whether it faces the outside: then it proves `listener_certificate` to anyone, and believes no forwarding
     /// header. Otherwise it is reached by mutual TLS and passes those headers on.
@@ -15,7 +16,7 @@ pub struct EdgeConfig {
     /// Where every request goes.
     pub group: TargetGroup,
     /// Key of the sticky cookie, at least 32 hexadecimal digits; without it nobody is kept at one target. Public
-    /// balancers only.
+    /// balancers only. Overwritten when dropped.
     pub sticky: Option<String>,
     /// Bounds of requests and answers.
     pub limits: EdgeLimits,
@@ -109,6 +110,24 @@ impl Default for EdgeLimits {
     }
 }
 
+impl std::fmt::Debug for EdgeConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("EdgeConfig")
+            .field("public", &self.public)
+            .field("group", &self.group)
+            .field("limits", &self.limits)
+            .field("public_hosts", &self.public_hosts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for EdgeConfig {
+    fn drop(&mut self) {
+        self.sticky.zeroize();
+    }
+}
+
 impl EdgeLimits {
     pub(crate) fn server(&self, public: bool) -> ServerLimits {
         let internal = ServerLimits::default();
@@ -121,7 +140,8 @@ impl EdgeLimits {
             } else {
                 internal.header_read_timeout
             },
-            header_bytes_max: if public { self.header_bytes } else { internal.header_bytes_max },
+            // Above our own bound, so that a head beyond that still gets an answer with words.
+            header_bytes_max: self.header_bytes.saturating_mul(2).max(internal.header_bytes_max),
             headers_max: self.headers,
             body_bytes_max: self.request_bytes,
             body_read_timeout: Duration::from_millis(self.body_read_timeout_ms),
