@@ -499,7 +499,8 @@ fn binding(id: ulid::Ulid, time: Timestamp) -> Vec<u8> {
 
 /// As much of `text` as takes `max` bytes in JSON; what is cut ends with `…`.
 fn cut(text: &str, max: usize) -> Cow<'_, str> {
-    let mut used = 2;
+    // Two quotation marks, and the mark of a cut.
+    let mut used = 2 + '…'.len_utf8();
     for (position, letter) in text.char_indices() {
         used += match letter {
             '"' | '\\' => 2,
@@ -525,5 +526,157 @@ impl<'de> Deserialize<'de> for Token {
         let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes()).ok();
         let token = bytes.and_then(|bytes| bytes.try_into().ok());
         token.map(Self).ok_or_else(|| serde::de::Error::custom("not a token"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ward_base::{Secret, SystemRandom};
+    use ward_keys::{
+        EncryptionContext, KeyDescription, KeyRing, KeyVersion, Kms, KmsError, PlainKey, WrappedKey,
+    };
+
+    /// A provider that hands the same key out in the clear.
+    struct Root;
+
+    impl Kms for Root {
+        fn describe(&self) -> KeyDescription {
+            KeyDescription { provider: "memory", current: KeyVersion(1) }
+        }
+        fn generate(&self, context: &EncryptionContext) -> Result<(PlainKey, WrappedKey), KmsError> {
+            let key = PlainKey::new([3; 32]);
+            Ok((key.clone(), self.wrap(&key, context)?))
+        }
+        fn wrap(&self, key: &PlainKey, _: &EncryptionContext) -> Result<WrappedKey, KmsError> {
+            Ok(WrappedKey(key.expose().to_vec()))
+        }
+        fn unwrap(&self, wrapped: &WrappedKey, _: &EncryptionContext) -> Result<PlainKey, KmsError> {
+            Ok(PlainKey::new(wrapped.0.clone().try_into().map_err(|_| KmsError::Refused)?))
+        }
+        fn rewrap(&self, wrapped: &WrappedKey, _: &EncryptionContext) -> Result<WrappedKey, KmsError> {
+            Ok(wrapped.clone())
+        }
+        fn rotate(&self) -> Result<KeyVersion, KmsError> {
+            Err(KmsError::NotSupported("not here"))
+        }
+    }
+
+    fn keys() -> AuditKeys {
+        AuditKeys::derive(&KeyRing::create(&Root, "main").unwrap().0, "ward.example/audit/app-1")
+    }
+
+    fn entry() -> Entry {
+        let request = RequestId::parse("01KDYXB0HDTCS3MJ3Q9J5V5XKZ").unwrap();
+        let mut entry = Entry::new(Timestamp(5), request, Class::Rest, "read", Outcome::Success);
+        entry.query = Some(Phi::new("q".to_owned()));
+        entry.address = Some(Phi::new("::ffff:192.0.2.1".parse().unwrap()));
+        entry.patients = vec![ResourceId::parse("p").unwrap()];
+        entry
+    }
+
+    fn encoded(entry: &Entry, keys: &AuditKeys) -> Vec<u8> {
+        let mut lines = Vec::new();
+        entry.encode(keys, &SystemRandom, &mut lines).unwrap();
+        lines.remove(0).bytes
+    }
+
+    #[test]
+    fn a_seal_opens_in_its_own_entry_only() {
+        let keys = keys();
+        let [one, other] = [encoded(&entry(), &keys), encoded(&entry(), &keys)];
+        assert!(Access::open(&keys, 0, &one).is_ok());
+        let sealed = |entry: &[u8]| {
+            let entry: serde_json::Value = serde_json::from_slice(entry).unwrap();
+            entry["sealed"].as_str().unwrap().to_owned()
+        };
+        let moved = String::from_utf8(one.clone()).unwrap().replace(&sealed(&one), &sealed(&other));
+        assert!(matches!(Access::open(&keys, 7, moved.as_bytes()), Err(AuditError::Sealed { index: 7 })));
+        let later = String::from_utf8(one).unwrap().replace("\"time\":5", "\"time\":6");
+        assert!(matches!(Access::open(&keys, 7, later.as_bytes()), Err(AuditError::Sealed { index: 7 })));
+    }
+
+    #[test]
+    fn an_address_has_one_token_and_comes_back_as_it_was() {
+        let keys = keys();
+        let mut plain = entry();
+        plain.address = Some(Phi::new("192.0.2.1".parse().unwrap()));
+        let token = |entry: &Entry| {
+            let entry: serde_json::Value = serde_json::from_slice(&encoded(entry, &keys)).unwrap();
+            entry["address"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(token(&plain), token(&entry()));
+        let opened = Access::open(&keys, 0, &encoded(&entry(), &keys)).unwrap();
+        assert!(opened.address == entry().address);
+    }
+
+    #[test]
+    fn sizes_of_sealed_parts_say_little() {
+        let keys = keys();
+        let lengths: HashSet<usize> = (1..30)
+            .map(|length| {
+                let mut entry = entry();
+                entry.query = Some(Phi::new("q".repeat(length)));
+                encoded(&entry, &keys).len()
+            })
+            .collect();
+        assert!(lengths.len() <= 2, "{lengths:?}");
+    }
+
+    #[test]
+    fn months_have_keys_of_their_own() {
+        let keys = keys();
+        let key =
+            |day: i64| Secret::new(keys.sealing(Timestamp(0).plus_seconds(day * 86_400)).expose().to_vec());
+        assert_eq!(key(0).expose(), key(30).expose());
+        assert_ne!(key(30).expose(), key(31).expose());
+        assert_ne!(key(0).expose(), key(365).expose());
+    }
+
+    #[test]
+    fn every_name_is_the_one_in_the_entry() {
+        let (classes, outcomes) = (
+            [
+                Class::Rest,
+                Class::Authentication,
+                Class::Privilege,
+                Class::Configuration,
+                Class::AuditStatus,
+                Class::Backup,
+                Class::Key,
+                Class::Disclosure,
+                Class::Flow,
+            ],
+            [Outcome::Intent, Outcome::Success, Outcome::Refused, Outcome::Failed],
+        );
+        for class in classes {
+            assert_eq!(serde_json::to_string(&class).unwrap(), format!("\"{}\"", class.name()));
+        }
+        for outcome in outcomes {
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), format!("\"{}\"", outcome.name()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in any::<Vec<u8>>(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
+            let keys = keys();
+            prop_assert!(Access::open(&keys, 0, &bytes).is_err());
+            prop_assert!(Outline::read(&bytes).is_none());
+            let mut altered = encoded(&entry(), &keys);
+            let at = at.index(altered.len());
+            altered[at] = with;
+            let _ = (Access::open(&keys, 0, &altered), Outline::read(&altered));
+        }
+
+        #[test]
+        fn texts_are_cut_to_their_bound_between_letters(text in any::<String>(), max in 10_usize..60) {
+            let cut = cut(&text, max);
+            let length = serde_json::to_string(&cut).unwrap().len();
+            prop_assert!(length <= max);
+            prop_assert!(cut == text || text.starts_with(cut.strip_suffix('…').unwrap()));
+            prop_assert!(cut == text || length + 9 >= max);
+        }
     }
 }

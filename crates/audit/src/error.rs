@@ -32,9 +32,9 @@ pub enum AuditError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// The caller's entry does not fit the 65,535 bytes of the format, or a batch is beyond 64 MiB. Nothing was
-    /// written.
-    #[error("an audit entry, or a batch of them, is too large")]
+    /// An entry of the caller's does not fit the 65,535 bytes of the format: its actor or roles are too long. Nothing
+    /// of the batch was written.
+    #[error("an audit entry is too large")]
     TooLarge,
     /// The caller asked for a size that the log has not reached.
     #[error("the audit log is not that long")]

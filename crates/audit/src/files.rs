@@ -68,12 +68,17 @@ impl Directory {
         let parent = target.parent().unwrap_or(&self.path);
         if !parent.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-            let made = parent.ancestors().take_while(|made| *made != self.path);
-            self.unsynced.extend(made.map(Path::to_owned));
         }
         std::fs::rename(&temporary, &target)?;
-        self.unsynced.insert(parent.to_owned());
+        self.unsynced(name);
         Ok(file)
+    }
+
+    /// Takes note that a name is not durable yet, nor, perhaps, those of the directories it stands in: a process that
+    /// was killed may have made them.
+    pub(crate) fn unsynced(&mut self, name: &str) {
+        let directories = Path::new(name).ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+        self.unsynced.extend(directories.map(|directory| self.path.join(directory)));
     }
 
     /// Removes a file, if it is there.

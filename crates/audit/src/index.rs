@@ -80,6 +80,9 @@ impl Index {
     }
 
     fn write(&self, segment: u64, last: &Hash, records: &mut [[u8; RECORD]]) -> io::Result<()> {
+        // One writer at a time, so that the file has one name before it is whole.
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.remove(&segment);
         records.sort_unstable();
         let records = records.as_flattened();
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;

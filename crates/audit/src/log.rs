@@ -17,6 +17,8 @@ use crate::{Access, AuditError, AuditKeys, Entry};
 /// The journal is begun anew when it holds so many entries or bytes.
 const JOURNAL_ENTRIES: u64 = 16_384;
 const JOURNAL_BYTES: u64 = 32 << 20;
+/// A batch of more bytes becomes several records of the journal.
+const RECORD_BYTES: usize = 16 << 20;
 
 /// One append-only log in one directory, open for writing. Blocking; one writer at a time.
 ///
@@ -85,9 +87,11 @@ impl Log {
         let Recovered { tree, tiles, entries, dropped_bytes } = recovered;
         for (tile, bytes) in tiles {
             // What was durable stays as it is; what a crash kept from being written is written now.
-            if directory.read(&tile.path())?.is_none_or(|found| found != bytes) {
-                directory.write(&tile.path(), &[&bytes])?;
+            let name = tile.path();
+            if directory.read(&name)?.is_none_or(|found| found != bytes) {
+                directory.write(&name, &[&bytes])?;
             }
+            directory.unsynced(&name);
         }
         let published = published.map(|checkpoint| checkpoint.size);
         publish(&mut directory, &keys, &tree, &entries, published)?;
@@ -109,8 +113,9 @@ impl Log {
         Ok(log)
     }
 
-    /// Adds a batch. When it returns, the entries and a checkpoint over them, signed, are durable. The batch is added
-    /// whole or not at all. One `fdatasync`, and two more for every 256 entries.
+    /// Adds a batch. When it returns, the entries and a signature under a checkpoint over them are durable. After a
+    /// crash a batch that was not acknowledged is there whole or not at all, or if it is beyond 16 MiB up to somewhere.
+    /// One `fdatasync`, and two more for every 256 entries.
     ///
     /// After a failure other than [`AuditError::TooLarge`] the log takes no more; the batch may or may not be found
     /// when it is opened again.
@@ -123,8 +128,15 @@ impl Log {
         for entry in entries {
             entry.encode(&self.keys, &SystemRandom, &mut lines)?;
         }
-        if !lines.is_empty() {
-            self.append_lines(lines)?;
+        let mut lines = lines.into_iter().peekable();
+        while let Some(line) = lines.next() {
+            let mut bytes = line.bytes.len();
+            let mut record = vec![line];
+            while let Some(line) = lines.next_if(|line| bytes + line.bytes.len() <= RECORD_BYTES) {
+                bytes += line.bytes.len();
+                record.push(line);
+            }
+            self.append_lines(record)?;
         }
         Ok(Appended { first, size: self.size() })
     }
@@ -498,6 +510,7 @@ fn publish(
     }
     directory.write(CHECKPOINT, &[keys.note(tree).as_bytes()])?;
     directory.sync()?;
+    // Whom a crash keeps from removing them leaves tiles that are true and no longer needed.
     for tile in Tile::partials(before.unwrap_or(0)) {
         if Tile::partial(tile.kind, tree.size()) != Some(tile) {
             directory.remove_partial(tile)?;

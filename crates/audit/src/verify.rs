@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use ward_base::Timestamp;
@@ -74,18 +75,20 @@ struct Snapshot {
     journal: Option<Vec<u8>>,
     /// The full tiles and bundles that are there.
     full: BTreeSet<Tile>,
-    /// The partial ones, with their bytes.
-    partial: BTreeMap<(Kind, u64), Vec<(Tile, Vec<u8>)>>,
+    /// The partial ones, with their bytes, by the full one that they become.
+    partial: BTreeMap<Tile, Vec<Partial>>,
 }
+
+type Partial = (Tile, Vec<u8>);
 
 impl Snapshot {
     fn take(directory: &Path) -> Result<Self, VerifyError> {
         let mut attempt = 1;
         loop {
-            let before = moment(directory)?;
+            let before = moment(directory);
             let taken = Self::read(directory);
             // A file may go between being listed and being read; one that is really missing stays missing.
-            let settled = before == moment(directory)? && (taken.is_ok() || attempt >= ATTEMPTS_MISSING);
+            let settled = before == moment(directory) && (taken.is_ok() || attempt >= ATTEMPTS_MISSING);
             if settled || attempt >= ATTEMPTS {
                 return taken;
             }
@@ -103,13 +106,13 @@ impl Snapshot {
             }
         }
         let mut full = BTreeSet::new();
-        let mut partial: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut partial: BTreeMap<Tile, Vec<Partial>> = BTreeMap::new();
         for tile in tiles {
             if tile.is_full() {
                 full.insert(tile);
             } else {
                 let bytes = demand(directory, &tile.path())?;
-                partial.entry((tile.kind, tile.index)).or_default().push((tile, bytes));
+                partial.entry(Tile::full(tile.kind, tile.index)).or_default().push((tile, bytes));
             }
         }
         // The journal last: it then knows of every tile that was found.
@@ -124,11 +127,14 @@ impl Snapshot {
     }
 }
 
-/// What changes when a writer publishes or begins a new journal.
-fn moment(directory: &Path) -> Result<(Option<Vec<u8>>, Option<u64>), VerifyError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let journal = std::fs::metadata(directory.join(JOURNAL)).ok().map(|journal| journal.ino());
-    Ok((read(directory, CHECKPOINT)?, journal))
+/// What changes when a writer publishes or begins a new journal. Nothing is opened: it may not be a file.
+fn moment(directory: &Path) -> [Option<(u64, i64, i64)>; 2] {
+    [CHECKPOINT, JOURNAL].map(|name| {
+        let found = std::fs::symlink_metadata(directory.join(name)).ok()?;
+        // A journal is appended to all the time; what matters is whether it is another one.
+        let changed = if name == JOURNAL { (0, 0) } else { (found.mtime(), found.mtime_nsec()) };
+        Some((found.ino(), changed.0, changed.1))
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -228,7 +234,7 @@ impl<'a> Proof<'a> {
             }
         }
         for tile in Tile::partials(checkpoint.size) {
-            let held = snapshot.partial.get(&(tile.kind, tile.index));
+            let held = snapshot.partial.get(&Tile::full(tile.kind, tile.index));
             if !held.is_some_and(|held| held.iter().any(|(held, _)| *held == tile)) {
                 return Err(VerifyError::Missing { file: tile.path() });
             }
@@ -263,7 +269,7 @@ impl<'a> Proof<'a> {
         match self.journal {
             None => {
                 if let Some(tile) = Tile::partial(Kind::Entries, self.on_disk) {
-                    let held = self.snapshot.partial.get(&(tile.kind, tile.index));
+                    let held = self.snapshot.partial.get(&Tile::full(tile.kind, tile.index));
                     let held = held.and_then(|held| held.iter().find(|(held, _)| *held == tile));
                     let entries = held.and_then(|(_, bytes)| layout::entries(bytes, u64::from(tile.width)));
                     for entry in entries.ok_or_else(|| altered(&tile.path(), "it is not such a bundle"))? {
@@ -350,7 +356,7 @@ impl<'a> Proof<'a> {
                 return Err(VerifyError::Missing { file: full.path() });
             }
         }
-        for (tile, held) in self.snapshot.partial.get(&(kind, index)).into_iter().flatten() {
+        for (tile, held) in self.snapshot.partial.get(&full).into_iter().flatten() {
             let length = match kind {
                 Kind::Entries => self.ends.get(usize::from(tile.width) - 1).copied(),
                 Kind::Hashes(_) => Some(usize::from(tile.width) * size_of::<Hash>()),

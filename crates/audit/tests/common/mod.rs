@@ -1,5 +1,6 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
