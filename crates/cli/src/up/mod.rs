@@ -62,7 +62,7 @@ impl Up {
             plan.open_for_bench()?;
         }
         let endpoint = Endpoint::new(plan.address(), plan.host(), plan.trust())?;
-        let demo_patients = self.demo.then_some(self.demo_patients);
+        let demo_patients = Some(self.demo_patients).filter(|count| self.demo && *count > 0);
         let welcome = async move {
             let mut operator = Operator::sign_in(&endpoint, operator).await?;
             let link = first_administrator(&mut operator, &endpoint.origin()).await?;

@@ -102,14 +102,16 @@ fn forms() -> Vec<Vec<u8>> {
     forms
 }
 
+/// Looks through the data, the output and every temporary file made since the test began.
 fn assert_clean(stack: &Stack, when: &str) {
     let mut all = Vec::new();
     files(&stack.data(), &mut all);
     all.push(stack.scratch().join("up.stderr"));
-    let own = stack.scratch().to_owned();
+    let began = std::fs::metadata(stack.data().join("keystore.json")).and_then(|data| data.modified()).unwrap();
     for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
         let path = entry.path();
-        if path.is_file() && !path.starts_with(&own) {
+        let is_new = entry.metadata().and_then(|data| data.modified()).is_ok_and(|changed| changed >= began);
+        if path.is_file() && is_new {
             all.push(path);
         }
     }
