@@ -1,10 +1,10 @@
 //! Whether a request means one thing only and stays within its bounds.
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, Version, header};
 use http_body::Body;
 use ward_transport::Refusal;
 
-use crate::EdgeConfig;
+use crate::{EdgeConfig, forward};
 
 /// The bounds of a balancer.
 pub(crate) struct Bounds {
@@ -20,13 +20,17 @@ pub(crate) struct Bounds {
 /// and a line's end for each header.
 const LINE_BYTES: usize = 4;
 
+/// Headers of which one tier might take the first and another the last.
+const ONCE: [HeaderName; 3] = [header::AUTHORIZATION, header::CONTENT_TYPE, header::ORIGIN];
+
 impl Bounds {
     pub(crate) fn new(config: &EdgeConfig) -> Self {
         Self {
             body_bytes_max: config.limits.request_bytes,
             uri_bytes_max: config.limits.uri_bytes,
-            head_bytes_max: config.limits.header_bytes,
-            headers_max: config.limits.headers,
+            // What the first balancer lets through, and what is added on the way, must fit through the second.
+            head_bytes_max: config.limits.header_bytes.saturating_mul(if config.public { 1 } else { 2 }),
+            headers_max: config.limits.headers.saturating_sub(if config.public { forward::ADDED } else { 0 }),
             hosts: config.public_hosts.clone(),
         }
     }
@@ -74,6 +78,9 @@ impl Bounds {
             );
         }
         self.check_host(headers)?;
+        if ONCE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
+            return refuse(StatusCode::BAD_REQUEST, "a header that can stand once stands twice");
+        }
         if headers.contains_key(header::UPGRADE) {
             return refuse(
                 StatusCode::BAD_REQUEST,
@@ -211,6 +218,11 @@ mod tests {
         assert_eq!(checked(|request| request.uri(format!("/{}", "a".repeat(100)))), 414);
         assert_eq!(checked(|request| request.header("x", "a".repeat(1000))), 431);
         assert_eq!(checked(|request| request.header("host", "ward.example")), 400);
+        assert_eq!(checked(|request| request.header("authorization", "a").header("authorization", "b")), 400);
+        assert_eq!(
+            checked(|request| (0..100).fold(request, |request, n| request.header(format!("x-{n}"), ""))),
+            431
+        );
         assert_eq!(checked(|request| request.method("TRACE")), 405);
         assert_eq!(checked(|request| request.method("CONNECT").uri("ward.example:443")), 405);
         assert_eq!(checked(|request| request.method("OPTIONS").uri("*")), 400);

@@ -133,6 +133,12 @@ impl EdgeLimits {
         let internal = ServerLimits::default();
         ServerLimits {
             connections_max: if public { self.connections } else { internal.connections_max },
+            // A quarter is kept for others, whoever comes.
+            connections_per_network_max: if public {
+                self.connections - self.connections / 4
+            } else {
+                usize::MAX
+            },
             handshake_timeout: Duration::from_millis(self.handshake_timeout_ms),
             // Between tiers, idle connections are the caller's to close.
             header_read_timeout: if public {
@@ -141,7 +147,7 @@ impl EdgeLimits {
                 internal.header_read_timeout
             },
             // Above our own bound, so that a head beyond that still gets an answer with words.
-            header_bytes_max: self.header_bytes.saturating_mul(2).max(internal.header_bytes_max),
+            header_bytes_max: self.header_bytes.saturating_mul(4).max(internal.header_bytes_max),
             headers_max: self.headers,
             body_bytes_max: self.request_bytes,
             body_read_timeout: Duration::from_millis(self.body_read_timeout_ms),

@@ -60,6 +60,10 @@ impl Edge {
         }
         without_hop_headers(response.headers_mut());
         response.headers_mut().remove(header::SERVER);
+        if !response.body().is_end_stream() && response.body().size_hint().exact().is_none() {
+            // Not what delimits the body, whatever it says.
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         if page
             && remembered.is_none_or(|remembered| !Arc::ptr_eq(&remembered, &member))
             && let Some(cookie) = member.cookie()

@@ -6,6 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::edge::X_REQUEST_ID;
 
+/// How many headers [`set`] and the request id add at most.
+pub(crate) const ADDED: usize = 3;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Of the headers that the tiers say things to each other with, the one that clients may send as well.

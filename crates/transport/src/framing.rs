@@ -25,9 +25,12 @@ enum State {
     ChunkData(u64),
     ChunkEnd,
     LastChunkEnd,
-    /// A line longer than a whole head may be: the parser behind refuses it, there is nothing left to watch.
+    /// A line longer than a whole head may be: the parser behind refuses it, and would not get to see its end.
     Overlong,
 }
+
+/// Longer than any line between chunks that is accepted.
+const CHUNK_LINE_BYTES_MAX: usize = 32;
 
 /// The bytes before this offset are fine; those from it on must not be acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +69,16 @@ impl Inspector {
                     let remaining = remaining - taken as u64;
                     self.state = if remaining == 0 { State::ChunkEnd } else { State::ChunkData(remaining) };
                 }
-                State::Overlong => return Ok(()),
+                State::Overlong => {
+                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    return end.map_or(Ok(()), |end| Err(Ambiguous { offset: offset + end }));
+                }
                 _ => {
                     let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                        let within_head = matches!(self.state, State::RequestLine | State::Header);
+                        if !within_head && self.line.len() + rest.len() > CHUNK_LINE_BYTES_MAX {
+                            return Err(Ambiguous { offset });
+                        }
                         if self.line.len() + rest.len() > self.line_bytes_max {
                             self.state = State::Overlong;
                             self.line = Vec::new();
@@ -264,8 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn an_overlong_line_is_left_to_the_parser() {
+    fn an_overlong_line_is_left_to_the_parser_and_never_ends() {
         assert_eq!(whole(&[b'a'; 2000]), Ok(State::Overlong));
+        let mut inspector = Inspector::new(1024);
+        assert_eq!(inspector.inspect(&[b'a'; 2000]), Ok(()));
+        assert_eq!(inspector.inspect(&[b'a'; 2000]), Ok(()));
+        assert_eq!(inspector.inspect(b"aa\r\n\r\nGET / HTTP/1.1\r\n"), Err(Ambiguous { offset: 3 }));
+        // Between chunks there is no such line: the parser would count zeros for ever.
+        let zeros = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}", "0".repeat(2000));
+        assert!(whole(zeros.as_bytes()).is_err());
     }
 
     proptest! {

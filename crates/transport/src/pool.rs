@@ -150,10 +150,10 @@ impl Pool {
     /// it is.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<UpstreamBody>, SendError> {
         let mut request = request;
-        while let Some(link) = self.0.take_idle() {
+        if let Some(link) = self.0.take_idle() {
             match self.0.exchange(link, request).await {
                 Ok(response) => return Ok(response),
-                // A connection that was closed while it lay idle says nothing about the target.
+                // A connection that was closed while it lay idle says nothing about the target. A new one will.
                 Err(SendError { error: UpstreamError::Closed, request: Some(again) }) => request = *again,
                 Err(error) => return Err(error),
             }

@@ -1,7 +1,8 @@
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use ward_base::Phi;
 use ward_monitor::event;
@@ -48,12 +50,14 @@ pub struct Caller {
 pub struct ServerLimits {
     /// Connections at once. Those beyond it get 503; far beyond it they are closed.
     pub connections_max: usize,
+    /// Connections at once from one address, or one IPv6 network of 64 bits; the same beyond it.
+    pub connections_per_network_max: usize,
     /// How long the TLS handshake may take.
     pub handshake_timeout: Duration,
     /// How long a head may take to arrive, counted from the end of the previous answer: so also how long an idle
     /// connection is kept.
     pub header_read_timeout: Duration,
-    /// Bytes of a request's head, beyond which 431 is answered. At least 8 KiB are buffered.
+    /// Bytes of a request's head, beyond which 431 is answered; 64 KiB are taken in any case.
     pub header_bytes_max: usize,
     /// Headers of a request, beyond which 431 is answered.
     pub headers_max: usize,
@@ -74,6 +78,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            connections_per_network_max: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(90),
             header_bytes_max: 64 << 10,
@@ -97,6 +102,8 @@ pub struct Server {
 
 /// Connections that are told to come back later, beyond the most that are served.
 const REFUSALS_MAX: usize = 64;
+/// Between two events about them: whoever causes them must not be able to fill the log.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Server {
     /// A server for anyone who may connect according to `tls`.
@@ -139,6 +146,8 @@ impl Server {
         let service = Arc::new(service);
         let open = Arc::new(Semaphore::new(shared.limits.connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        let networks = Networks::new(shared.limits.connections_per_network_max);
+        let mut complained = None;
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -150,16 +159,22 @@ impl Server {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    if let Ok(permit) = open.clone().try_acquire_owned() {
+                    let place = networks.enter(address.ip()).zip(open.clone().try_acquire_owned().ok());
+                    if let Some(place) = place {
                         connections.spawn(connection(
                             shared.clone(),
                             service.clone(),
                             stream,
                             address,
-                            permit,
+                            place,
                         ));
-                    } else if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                        event!(Warning, "listener.full", connections = shared.limits.connections_max);
+                        continue;
+                    }
+                    if complained.is_none_or(|when: Instant| when.elapsed() > COMPLAINT_INTERVAL) {
+                        complained = Some(Instant::now());
+                        event!(Warning, "listener.full", connections = connections.len());
+                    }
+                    if let Ok(permit) = refusals.clone().try_acquire_owned() {
                         connections.spawn(connection(
                             shared.clone(),
                             Arc::new(Full),
@@ -187,6 +202,55 @@ impl Server {
     }
 }
 
+/// How many connections each network has, so that no one of them can take all.
+#[derive(Clone)]
+struct Networks {
+    most: usize,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One connection of a network.
+struct Place {
+    network: IpAddr,
+    networks: Option<Networks>,
+}
+
+impl Networks {
+    fn new(most: usize) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    /// `None` if the network of `address` has as many as it may.
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        // Whoever has one IPv6 address has 2^64 of them.
+        let network = match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            address => address,
+        };
+        if self.most == usize::MAX {
+            return Some(Place { network, networks: None });
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.get(&network).copied().unwrap_or(0);
+        if count >= self.most {
+            return None;
+        }
+        open.insert(network, count + 1);
+        Some(Place { network, networks: Some(self.clone()) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(networks) = &self.networks else { return };
+        let mut open = networks.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(&self.network) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.remove(&self.network)),
+        }
+    }
+}
+
 struct Shared {
     acceptor: TlsAcceptor,
     http: hyper::server::conn::http1::Builder,
@@ -200,8 +264,7 @@ fn http(limits: &ServerLimits) -> hyper::server::conn::http1::Builder {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_timeout)
-        .max_header_size(limits.header_bytes_max)
-        .max_buf_size(limits.header_bytes_max.max(64 << 10))
+        .max_buf_size(head_bytes_max(limits))
         .half_close(false);
     // The parser's own default costs no allocation.
     if limits.headers_max != 100 {
@@ -210,14 +273,21 @@ fn http(limits: &ServerLimits) -> hyper::server::conn::http1::Builder {
     http
 }
 
+/// What the parser takes for a head; less than 64 KiB would also cut bodies into small pieces.
+fn head_bytes_max(limits: &ServerLimits) -> usize {
+    limits.header_bytes_max.max(64 << 10)
+}
+
 /// One connection from its first byte to its last. Everything that goes wrong in here is the other side's affair and
 /// ends this connection alone.
+///
+/// `place` is what it takes up of the listener's bounds; given back at the end.
 async fn connection<S: Serve>(
     shared: Arc<Shared>,
     service: Arc<S>,
     stream: TcpStream,
     address: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    place: impl Send,
 ) {
     let Ok(socket) = socket(stream) else { return };
     let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.acceptor.accept(socket));
@@ -225,7 +295,7 @@ async fn connection<S: Serve>(
     let key = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(SpkiPin::of);
     let caller = Arc::new(Caller { address: Phi::new(address.ip().to_canonical()), key });
     let limits = &shared.limits;
-    let inspector = limits.strict_framing.then(|| Inspector::new(limits.header_bytes_max));
+    let inspector = limits.strict_framing.then(|| Inspector::new(head_bytes_max(limits)));
     let guarded = TokioIo::new(Guarded::new(stream, inspector, limits.write_timeout));
     let answer = service_fn(|request: Request<Incoming>| {
         let (service, caller) = (service.clone(), caller.clone());
@@ -244,11 +314,12 @@ async fn connection<S: Serve>(
     let unwelcome = unwelcome(&shared, key);
     tokio::select! {
         biased;
-        _ = connection.as_mut() => return drop(permit),
+        _ = connection.as_mut() => return drop(place),
         () = unwelcome => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
+    drop(place);
 }
 
 /// Completes when a connection should end: the listener stops, or its key is no longer accepted.
@@ -306,5 +377,29 @@ where
             Ok(response) => response,
             Err(never) => match never {},
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_network_takes_all_places() {
+        let networks = Networks::new(2);
+        let enter = |address: &str| networks.enter(address.parse().unwrap());
+        let first = enter("192.0.2.1").unwrap();
+        let second = enter("::ffff:192.0.2.1").unwrap();
+        assert!(enter("192.0.2.1").is_none());
+        assert!(enter("192.0.2.2").is_some());
+        drop(first);
+        assert!(enter("192.0.2.1").is_some());
+        drop(second);
+        let taken = [enter("2001:db8::1").unwrap(), enter("2001:db8::ffff:0:0:2").unwrap()];
+        assert!(enter("2001:db8::3").is_none());
+        assert!(enter("2001:db8:0:1::3").is_some());
+        drop(taken);
+        assert!(networks.open.lock().unwrap().is_empty(), "nothing is remembered of those who left");
+        assert!(Networks::new(0).enter(Ipv6Addr::LOCALHOST.into()).is_none());
     }
 }

@@ -112,6 +112,20 @@ async fn answers_tell_nothing_about_the_inside() {
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=63072000; includeSubDomains"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_is_asked_for_alone() {
+    let world = World::new();
+    let back_end = world.back_end(web(1), |_| async { text("twelve bytes") }).await;
+    let balancer = Balancer::public(&world, &[&back_end]).await;
+    let mut client = balancer.client().await;
+    for _ in 0..2 {
+        let head = client.send(Request::head("/fhir/R4/x"), "").await;
+        assert_eq!((head.status, head.header("content-length"), head.text()), (200, Some("12"), ""));
+        assert_eq!(client.get("/fhir/R4/x").await.text(), "twelve bytes");
+        assert_eq!(client.send(Request::head("/.."), "").await.status, 400);
+    }
+}
+
 /// Bytes that do not repeat, so that nothing lost or doubled goes unnoticed.
 fn large(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
