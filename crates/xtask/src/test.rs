@@ -2,7 +2,7 @@
 //! what CI runs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
@@ -35,8 +35,8 @@ const NEXTEST: &str = "0.9.143";
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     // Some tools look no further than where they are started.
     std::env::set_current_dir(root)?;
-    let tools = install(root)?;
     step("formatting", Command::new("cargo").args(["fmt", "--all", "--check"]))?;
+    let tools = install(root)?;
     step(
         "lints",
         Command::new("cargo").args([
@@ -49,31 +49,24 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
             "warnings",
         ]),
     )?;
+    let nextest = cargo_tool(&tools, "cargo-nextest", NEXTEST)?;
     step(
         "tests",
-        Command::new(&tools.nextest).args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
+        Command::new(nextest).args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
     )?;
-    step("dependencies", Command::new(&tools.deny).args(["check", "bans", "licenses", "sources"]))
+    let deny = cargo_tool(&tools, "cargo-deny", CARGO_DENY)?;
+    step("dependencies", Command::new(deny).args(["check", "bans", "licenses", "sources"]))
 }
 
-/// The cargo tools that were found or built.
-pub(crate) struct Tools {
-    nextest: PathBuf,
-    deny: PathBuf,
-}
-
-/// Installs what the tests need and is not there.
-pub(crate) fn install(root: &Path) -> anyhow::Result<Tools> {
+/// Installs what the tests start and read, where it is missing. Gives the directory of the tools.
+pub(crate) fn install(root: &Path) -> anyhow::Result<PathBuf> {
     let tools = root.join("target/tools");
     std::fs::create_dir_all(&tools)?;
     debian()?;
     node(&tools)?;
     python(&tools)?;
     examples(root)?;
-    Ok(Tools {
-        nextest: cargo_tool(&tools, "cargo-nextest", NEXTEST)?,
-        deny: cargo_tool(&tools, "cargo-deny", CARGO_DENY)?,
-    })
+    Ok(tools)
 }
 
 fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
@@ -97,7 +90,10 @@ fn debian() -> anyhow::Result<()> {
         words.extend(arguments);
         let (program, rest) =
             words.split_first().map_or(("apt-get", &[][..]), |(program, rest)| (*program, rest));
-        step("packages", Command::new(program).args(rest).env("DEBIAN_FRONTEND", "noninteractive"))
+        let mut command = Command::new(program);
+        // What goes wrong is said on the other stream.
+        command.args(rest).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        step("Debian packages", &mut command)
     };
     apt(&["update"])?;
     let mut install = vec!["install", "-y", "--no-install-recommends"];
@@ -191,11 +187,13 @@ fn cargo_tool(tools: &Path, name: &str, version: &str) -> anyhow::Result<PathBuf
     let built = place.join("bin").join(name);
     if !built.exists() {
         let build = tools.join("build");
+        // It runs for seconds, so that the minutes of an optimised build are not worth it.
         step(
             name,
             Command::new("cargo")
-                .args(["install", name, "--version", version, "--locked", "--quiet", "--root"])
+                .args(["install", name, "--version", version, "--locked", "--debug", "--quiet", "--root"])
                 .arg(&place)
+                .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .env("CARGO_TARGET_DIR", &build),
         )?;
         std::fs::remove_dir_all(build)?;
