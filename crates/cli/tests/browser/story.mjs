@@ -47,7 +47,7 @@ assert.equal(await page.textContent("#signed-in-as"), "First administrator");
 
 // By name, in any order, and half of it.
 await page.fill("#name", `${family.slice(0, 3)} ${given}`);
-await page.click("text=Find");
+await page.click("form.find button");
 await page.waitForURL(`${origin}/patients/found/*`);
 visited();
 await picture(page, "found");

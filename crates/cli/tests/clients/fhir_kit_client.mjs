@@ -1,10 +1,8 @@
 // npm fhir-kit-client against a running stack: a resource's life, a search by POST, paging, a transaction.
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 
-const require = createRequire(`${process.env.WARD_MODULES}/`);
-const imported = require("fhir-kit-client");
-const Client = imported.default ?? imported.Client ?? imported;
+const imported = await import(`${process.env.WARD_MODULES}/fhir-kit-client/dist/index.js`);
+const Client = imported.default ?? imported.Client;
 
 const client = new Client({ baseUrl: process.env.WARD_BASE, bearerToken: process.env.WARD_TOKEN });
 

@@ -19,6 +19,7 @@ fn run(stack: &Stack, script: &str, patient: &Value, secrets: &[String]) {
         .env("WARD_MODULES", tools("node_modules"))
         .env("WARD_CHROMIUM", chromium)
         .env("WARD_TRUST", stack.trust())
+        .env("NODE_EXTRA_CA_CERTS", stack.trust())
         .env("WARD_ORIGIN", stack.origin())
         .env("WARD_LINK", stack.enrolment_link.as_deref().expect("the administrator's link"))
         .env("WARD_PATIENT", patient.to_string())
