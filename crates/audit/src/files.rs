@@ -12,8 +12,11 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 pub(crate) const KEY: &str = "key.txt";
 pub(crate) const JOURNAL: &str = "journal";
 pub(crate) const INDEX: &str = "index";
-/// What a file is called before it is whole and durable. One writer, one file at a time, one name.
+/// Where files are before they are whole and durable.
 pub(crate) const TEMPORARY: &str = "temporary";
+
+/// Files made durable at the same time; most filesystems then do it with one flush of the disk.
+const THREADS: usize = 8;
 
 /// A log's directory, held by one writer. Files appear in it whole and durable or not at all.
 pub(crate) struct Directory {
@@ -57,21 +60,72 @@ impl Directory {
     }
 
     fn try_write(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<File> {
-        let temporary = self.path.join(TEMPORARY);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        for part in parts {
-            file.write_all(part)?;
+        let temporary = self.path.join(TEMPORARY).join("0");
+        let file = write_durably(&temporary, parts)?;
+        self.place(&temporary, name)?;
+        Ok(file)
+    }
+
+    /// Writes tiles like [`Directory::write`] and does `meanwhile` while the disk is busy with them. Their names appear
+    /// only after that has succeeded.
+    pub(crate) fn write_tiles<T>(
+        &mut self,
+        tiles: &[(Tile, Vec<u8>)],
+        meanwhile: impl FnOnce() -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        let place = self.path.join(TEMPORARY);
+        let files: Vec<(PathBuf, &[u8])> = (0..)
+            .zip(tiles)
+            .map(|(number, (_, bytes))| (place.join(format!("{number}")), bytes.as_slice()))
+            .collect();
+        let share = files.len().div_ceil(THREADS).max(1);
+        let (result, written) = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            let mut left = Vec::new();
+            for files in files.chunks(share) {
+                match std::thread::Builder::new().spawn_scoped(scope, || write_each(files)) {
+                    Ok(thread) => threads.push(thread),
+                    Err(_) => left.push(files),
+                }
+            }
+            let result = meanwhile();
+            let mut written = left.into_iter().try_for_each(write_each);
+            for thread in threads {
+                written =
+                    written.and(thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
+            }
+            (result, written)
+        });
+        let result = result?;
+        written.map_err(|source| failed("tile", source))?;
+        for ((temporary, _), (tile, _)) in files.iter().zip(tiles) {
+            let name = tile.path();
+            self.place(temporary, &name).map_err(|source| failed(&name, source))?;
         }
-        file.sync_data()?;
+        Ok(result)
+    }
+
+    /// Gives a file that is whole and durable its name.
+    fn place(&mut self, temporary: &Path, name: &str) -> io::Result<()> {
         let target = self.path.join(name);
         let parent = target.parent().unwrap_or(&self.path);
         if !parent.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
-        std::fs::rename(&temporary, &target)?;
+        std::fs::rename(temporary, &target)?;
         self.unsynced(name);
-        Ok(file)
+        Ok(())
+    }
+
+    /// Empties the place for files on their way, as a crash may have left some, or takes it away.
+    pub(crate) fn clear_temporary(&mut self, keep: bool) -> Result<(), AuditError> {
+        let place = self.path.join(TEMPORARY);
+        let cleared = match std::fs::remove_dir_all(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ if keep => DirBuilder::new().mode(0o700).create(&place),
+            _ => Ok(()),
+        };
+        cleared.map_err(|source| failed(TEMPORARY, source))
     }
 
     /// Takes note that a name is not durable yet, nor, perhaps, those of the directories it stands in: a process that
@@ -133,6 +187,19 @@ impl Directory {
             })
             .collect()
     }
+}
+
+fn write_each(files: &[(PathBuf, &[u8])]) -> io::Result<()> {
+    files.iter().try_for_each(|(path, bytes)| write_durably(path, &[bytes]).map(drop))
+}
+
+fn write_durably(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync_data()?;
+    Ok(file)
 }
 
 /// The bytes of a file; `None` if there is none.

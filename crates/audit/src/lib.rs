@@ -10,7 +10,7 @@
 //! tile/<level>/<N>        256 hashes each; likewise                       RFC 6962
 //! journal                 while the log is open, or after a crash: what came after the full tiles
 //! index/                  which entries name which patient; made anew if it is lost, believed by nobody
-//! temporary               a file on its way, after a crash
+//! temporary/              files on their way, while the log is open or after a crash
 //! ```
 //!
 //! **What is the truth.** A closed log is `checkpoint` and `tile/`. An open one is the full tiles up to the journal's

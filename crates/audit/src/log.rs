@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ward_base::{ResourceId, SystemRandom};
 
 use crate::entry::{Line, Outline, Token, patient_token};
-use crate::files::{CHECKPOINT, Directory, JOURNAL, KEY, TEMPORARY, failed};
+use crate::files::{CHECKPOINT, Directory, JOURNAL, KEY, failed};
 use crate::index::{Index, SEGMENT};
 use crate::journal::{self, Journal, Tail};
 use crate::layout::{self, Kind, Tile};
@@ -72,12 +72,14 @@ impl Log {
         }
         let mut directory = Directory::lock(directory)?;
         let key = format!("{}\n", keys.verifier_key());
-        match directory.read(KEY)? {
-            Some(found) if found == key.as_bytes() => {}
-            Some(_) => return Err(AuditError::OtherKey),
-            None => drop(directory.write(KEY, &[key.as_bytes()])?),
+        let stored = directory.read(KEY)?;
+        if stored.as_ref().is_some_and(|stored| stored != key.as_bytes()) {
+            return Err(AuditError::OtherKey);
         }
-        directory.remove(TEMPORARY)?;
+        directory.clear_temporary(true)?;
+        if stored.is_none() {
+            directory.write(KEY, &[key.as_bytes()])?;
+        }
         let published = published(&directory, &keys)?;
         let recovered = match (directory.read(JOURNAL)?, &published) {
             (Some(bytes), _) => Recovered::from_journal(&directory, &keys, &bytes, published.as_ref())?,
@@ -85,14 +87,16 @@ impl Log {
             (None, None) => Recovered::default(),
         };
         let Recovered { tree, tiles, entries, dropped_bytes } = recovered;
+        // What is there stays as it is, though its name may not be durable; what a crash kept from being written is
+        // written now.
+        let mut lost = Vec::new();
         for (tile, bytes) in tiles {
-            // What was durable stays as it is; what a crash kept from being written is written now.
-            let name = tile.path();
-            if directory.read(&name)?.is_none_or(|found| found != bytes) {
-                directory.write(&name, &[&bytes])?;
+            directory.unsynced(&tile.path());
+            if directory.read(&tile.path())?.is_none_or(|found| found != bytes) {
+                lost.push((tile, bytes));
             }
-            directory.unsynced(&name);
         }
+        directory.write_tiles(&lost, || Ok(()))?;
         let published = published.map(|checkpoint| checkpoint.size);
         publish(&mut directory, &keys, &tree, &entries, published)?;
         let mut log = Self {
@@ -115,7 +119,7 @@ impl Log {
 
     /// Adds a batch. When it returns, the entries and a signature under a checkpoint over them are durable. After a
     /// crash a batch that was not acknowledged is there whole or not at all, or if it is beyond 16 MiB up to somewhere.
-    /// One `fdatasync`, and two more for every 256 entries.
+    /// One `fdatasync`, and for every 256 entries two more at the same time.
     ///
     /// After a failure other than [`AuditError::TooLarge`] the log takes no more; the batch may or may not be found
     /// when it is opened again.
@@ -153,26 +157,21 @@ impl Log {
         let bytes = lines.iter().map(|line| line.bytes.as_slice());
         let record = journal::record(self.journal.base, self.journal.length, bytes, &self.keys.sign(&tree))
             .ok_or(AuditError::TooLarge)?;
-        // Until the end: what fails, or panics, leaves the log closed.
+        if tree.size() / WIDTH > self.tree.size() / WIDTH {
+            let before = self.recent.iter().map(Vec::as_slice);
+            let added = lines.iter().map(|line| line.bytes.as_slice());
+            full.extend(full_bundles(self.tree.size() / WIDTH, before.chain(added))?);
+        }
+        // Until the end: what fails, or panics, leaves the log closed to more, and as it was to readers.
         self.poisoned = true;
-        self.journal.append(&record)?;
+        let journal = &mut self.journal;
+        self.directory.write_tiles(&full, || journal.append(&record))?;
         for (entry, (line, leaf)) in (self.tree.size()..).zip(lines.iter().zip(&leaves)) {
             self.index.add(entry, &line.patients, leaf);
         }
-        let mut bundle = self.tree.size() / WIDTH;
+        self.recent.extend(lines.into_iter().map(|line| line.bytes));
+        self.recent.drain(..self.recent.len() - tree.edge().first().map_or(0, Vec::len));
         self.tree = tree;
-        for line in lines {
-            self.recent.push(line.bytes);
-            if self.recent.len() as u64 == WIDTH {
-                let bytes = bundle_of(&self.recent)?;
-                self.directory.write(&Tile::full(Kind::Entries, bundle).path(), &[&bytes])?;
-                self.recent.clear();
-                bundle += 1;
-            }
-        }
-        for (tile, bytes) in full {
-            self.directory.write(&tile.path(), &[&bytes])?;
-        }
         if self.size() - self.journal.base >= JOURNAL_ENTRIES || self.journal.length >= JOURNAL_BYTES {
             self.publish_now()?;
             self.journal = Writer::begin(&mut self.directory, &self.keys, &self.tree, &self.recent)?;
@@ -210,6 +209,7 @@ impl Log {
         }
         self.poisoned = true;
         self.publish_now()?;
+        self.directory.clear_temporary(false)?;
         self.directory.remove(JOURNAL)?;
         self.directory.sync()
     }
@@ -314,15 +314,14 @@ impl Log {
             .collect()
     }
 
-    fn bundle(&self, bundle: u64) -> Result<Vec<Vec<u8>>, AuditError> {
+    fn bundle(&self, bundle: u64) -> Result<Vec<u8>, AuditError> {
         if bundle == self.size() / WIDTH {
-            return Ok(self.recent.clone());
+            return bundle_of(&self.recent);
         }
         let name = Tile::full(Kind::Entries, bundle).path();
         let bytes = self.directory.read(&name)?.ok_or_else(|| damaged(&name, "it is missing"))?;
-        let entries =
-            layout::entries(&bytes, WIDTH).ok_or_else(|| damaged(&name, "it is not a full bundle"))?;
-        Ok(entries.into_iter().map(<[u8]>::to_vec).collect())
+        layout::entries(&bytes, WIDTH).ok_or_else(|| damaged(&name, "it is not a full bundle"))?;
+        Ok(bytes)
     }
 }
 
@@ -335,18 +334,21 @@ impl Drop for Log {
 
 /// The bundle read last.
 #[derive(Default)]
-struct Bundle(Option<(u64, Vec<Vec<u8>>)>);
+struct Bundle(Option<(u64, Vec<u8>)>);
 
 impl Bundle {
     fn entry(&mut self, log: &Log, entry: u64) -> Result<&[u8], AuditError> {
         let number = entry / WIDTH;
-        let entries = match self.0.take() {
-            Some((known, entries)) if known == number => entries,
+        let bytes = match self.0.take() {
+            Some((known, bytes)) if known == number => bytes,
             _ => log.bundle(number)?,
         };
-        let (_, entries) = self.0.insert((number, entries));
-        let position = usize::try_from(entry % WIDTH).unwrap_or(usize::MAX);
-        entries.get(position).map(Vec::as_slice).ok_or(AuditError::Beyond)
+        let (_, bytes) = self.0.insert((number, bytes));
+        let mut rest = bytes.as_slice();
+        for _ in 0..entry % WIDTH {
+            rest = layout::take_entry(rest).ok_or(AuditError::Beyond)?.1;
+        }
+        layout::take_entry(rest).map(|(entry, _)| entry).ok_or(AuditError::Beyond)
     }
 }
 
@@ -456,26 +458,24 @@ impl Recovered {
                 "its signature is not that of its entries and the tiles before them",
             ));
         }
-        let mut tiles = Vec::new();
-        let mut rebuilt = before;
-        let mut entries: Vec<Vec<u8>> = Vec::new();
         // A checkpoint is published before the journal after it is begun, and the journal reaches beyond it.
         let checkpoint = published.ok_or_else(|| damaged(CHECKPOINT, "it is missing"))?;
-        let mut leads = rebuilt.size() == checkpoint.size && rebuilt.root() == checkpoint.root;
-        for entry in records.iter().flat_map(|record| &record.entries) {
+        let is_published = |tree: &Tree| tree.size() == checkpoint.size && tree.root() == checkpoint.root;
+        let entries: Vec<&[u8]> = records.into_iter().flat_map(|record| record.entries).collect();
+        let mut tiles = full_bundles(before.size() / WIDTH, entries.iter().copied())?;
+        let mut rebuilt = before;
+        let mut leads = is_published(&rebuilt);
+        for entry in &entries {
             rebuilt.push(leaf(entry), |level, index, hashes| {
                 tiles.push((Tile::full(Kind::Hashes(level), index), hashes.as_flattened().to_vec()));
             });
-            entries.push(entry.to_vec());
-            if entries.len() as u64 == WIDTH {
-                tiles.push((Tile::full(Kind::Entries, rebuilt.size() / WIDTH - 1), bundle_of(&entries)?));
-                entries.clear();
-            }
-            leads |= rebuilt.size() == checkpoint.size && rebuilt.root() == checkpoint.root;
+            leads |= is_published(&rebuilt);
         }
         if !leads {
             return Err(damaged(JOURNAL, "it does not lead to the published checkpoint"));
         }
+        let full = entries.len() - tree.edge().first().map_or(0, Vec::len);
+        let entries = entries.into_iter().skip(full).map(<[u8]>::to_vec).collect();
         Ok(Self { tree, tiles, entries, dropped_bytes })
     }
 }
@@ -489,7 +489,7 @@ fn publish(
     recent: &[Vec<u8>],
     before: Option<u64>,
 ) -> Result<(), AuditError> {
-    let mut changed = before != Some(tree.size());
+    let mut tiles = Vec::new();
     for tile in Tile::partials(tree.size()) {
         let bytes = match tile.kind {
             Kind::Entries => bundle_of(recent)?,
@@ -498,11 +498,15 @@ fn publish(
                 hashes.map(|hashes| hashes.as_flattened().to_vec()).unwrap_or_default()
             }
         };
-        if changed || directory.read(&tile.path())?.is_none_or(|found| found != bytes) {
-            directory.write(&tile.path(), &[&bytes])?;
-            changed = true;
+        // Its name, too, must be durable before a checkpoint is: once the log is closed this tile is the only place
+        // of its entries. Whoever wrote it may have been killed before seeing to that.
+        directory.unsynced(&tile.path());
+        if directory.read(&tile.path())?.is_none_or(|found| found != bytes) {
+            tiles.push((tile, bytes));
         }
     }
+    let changed = before != Some(tree.size()) || !tiles.is_empty();
+    directory.write_tiles(&tiles, || Ok(()))?;
     // Tiles before the checkpoint that promises them.
     directory.sync()?;
     if !changed {
@@ -510,13 +514,30 @@ fn publish(
     }
     directory.write(CHECKPOINT, &[keys.note(tree).as_bytes()])?;
     directory.sync()?;
-    // Whom a crash keeps from removing them leaves tiles that are true and no longer needed.
+    // If a crash comes first, tiles stay that are true and no longer needed.
     for tile in Tile::partials(before.unwrap_or(0)) {
         if Tile::partial(tile.kind, tree.size()) != Some(tile) {
             directory.remove_partial(tile)?;
         }
     }
     Ok(())
+}
+
+/// The full bundles among `entries`, which begin with the first of bundle `first`.
+fn full_bundles<'a>(
+    first: u64,
+    entries: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<(Tile, Vec<u8>)>, AuditError> {
+    let mut bundles = Vec::new();
+    let (mut bundle, mut index) = (Vec::new(), first);
+    for (number, entry) in (1..).zip(entries) {
+        layout::put_entry(&mut bundle, entry).ok_or(AuditError::TooLarge)?;
+        if number % WIDTH == 0 {
+            bundles.push((Tile::full(Kind::Entries, index), std::mem::take(&mut bundle)));
+            index += 1;
+        }
+    }
+    Ok(bundles)
 }
 
 /// The checkpoint that outsiders may have seen.

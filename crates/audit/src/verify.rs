@@ -100,7 +100,7 @@ impl Snapshot {
         let mut tiles = Vec::new();
         for (name, kind) in list(directory, "")? {
             match (name.as_str(), kind) {
-                (CHECKPOINT | KEY | JOURNAL | TEMPORARY, Found::File) | (INDEX, Found::Directory) => {}
+                (CHECKPOINT | KEY | JOURNAL, Found::File) | (INDEX | TEMPORARY, Found::Directory) => {}
                 ("tile", Found::Directory) => walk(directory, "tile", &mut tiles)?,
                 _ => return Err(VerifyError::Surplus { directory: ".".to_owned() }),
             }
@@ -312,7 +312,10 @@ impl<'a> Proof<'a> {
             Tail::Clean => Ok(0),
             Tail::Torn(_) if journal.records.is_empty() => Err(altered(JOURNAL, "it holds no signature")),
             Tail::Torn(bytes) => Ok(bytes),
-            Tail::Garbled(_) | Tail::Damaged => Err(altered(JOURNAL, "a batch in it cannot be read")),
+            Tail::Garbled(_) | Tail::Damaged => Err(altered(
+                JOURNAL,
+                "a batch in it cannot be read; the power may have failed while it was written",
+            )),
         }
     }
 

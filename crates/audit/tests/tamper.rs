@@ -142,6 +142,23 @@ fn a_log_of_another_key_is_consistent_and_not_ours() {
 }
 
 #[test]
+fn a_witness_may_sign_the_checkpoint_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [directory, _] = logs(scratch.path(), &[3]);
+    let mut checkpoint = std::fs::read_to_string(directory.join("checkpoint")).unwrap();
+    checkpoint.push_str(&format!("\u{2014} witness.example/w {}\n", STANDARD.encode([5; 76])));
+    std::fs::write(directory.join("checkpoint"), &checkpoint).unwrap();
+    assert!(!fails(&directory));
+    drop(Log::open(&directory, keys()).unwrap());
+    assert_eq!(std::fs::read_to_string(directory.join("checkpoint")).unwrap(), checkpoint, "and it stays");
+    // A second signature under the log's own name and key that is not good spoils the note.
+    let own = checkpoint.lines().nth(4).unwrap();
+    let spoiled = format!("{checkpoint}{}A{}\n", &own[..own.len() - 9], &own[own.len() - 8..]);
+    std::fs::write(directory.join("checkpoint"), spoiled).unwrap();
+    assert!(fails(&directory));
+}
+
+#[test]
 fn a_log_cut_back_to_an_older_whole_state_shows_against_a_kept_checkpoint() {
     let scratch = tempfile::tempdir().unwrap();
     let (directory, older) = (scratch.path().join("log"), scratch.path().join("older"));
