@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -95,7 +96,11 @@ struct Inner {
     limits: UpstreamLimits,
     idle: Mutex<Vec<Link>>,
     connections: AtomicU64,
+    connecting: Semaphore,
 }
+
+/// Handshakes with one target at once.
+const CONNECTING_MAX: usize = 16;
 
 /// One connection. Whoever sends on it drives it as well: no second task, no hand-over between threads.
 struct Link {
@@ -128,6 +133,7 @@ impl Pool {
             limits,
             idle: Mutex::default(),
             connections: AtomicU64::new(0),
+            connecting: Semaphore::new(CONNECTING_MAX),
         })))
     }
 
@@ -158,7 +164,7 @@ impl Pool {
                 Err(error) => return Err(error),
             }
         }
-        match self.0.connect().await {
+        match self.0.link().await {
             Ok(link) => self.0.exchange(link, request).await,
             Err(error) => Err(SendError { error, request: Some(Box::new(request)) }),
         }
@@ -197,6 +203,19 @@ impl Inner {
         }
         if idle.len() < self.limits.idle_max {
             idle.push(link);
+        }
+    }
+
+    /// A new connection, or one that was given back while this waited for its turn to connect. Turns, since a crowd of
+    /// handshakes at once keeps each of them from being done in time.
+    async fn link(&self) -> Result<Link, UpstreamError> {
+        let patience = self.limits.connect_timeout.saturating_mul(4);
+        match tokio::time::timeout(patience, self.connecting.acquire()).await {
+            Ok(Ok(_turn)) => match self.take_idle() {
+                Some(link) => Ok(link),
+                None => self.connect().await,
+            },
+            _ => Err(UpstreamError::Connect),
         }
     }
 

@@ -38,6 +38,7 @@ async function check() {
 function warn(seconds) {
   const output = document.getElementById("idle-seconds");
   const end = Date.now() + seconds * 1000;
+  output.textContent = String(seconds);
   if (!dialog.open) dialog.showModal();
   let asked = Date.now();
   const tick = setInterval(async () => {
