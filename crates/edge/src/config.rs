@@ -62,7 +62,7 @@ pub struct EdgeLimits {
     pub uri_bytes: usize,
     /// Bytes of a request's head; 431 beyond.
     pub header_bytes: usize,
-    /// Headers of a request; 431 beyond.
+    /// Headers of a request, those that a public balancer adds included; 431 beyond.
     pub headers: usize,
     /// Connections at once; 503 beyond.
     pub connections: usize,
