@@ -33,9 +33,9 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-/// Tells the database where the audit log stands, unless it knows; gives the size.
+/// Publishes the audit log's checkpoint and tells the database where the log stands, unless it knows; gives the size.
 pub(crate) async fn remember_audit_log(app: &App, known: u64) -> Result<u64, Problem> {
-    let (size, root) = app.trail.state().await.map_err(|_| Problem::audit_unavailable())?;
+    let (size, root) = app.trail.publish().await.map_err(|_| Problem::audit_unavailable())?;
     if size != known {
         app.store
             .write(move |transaction| Ok::<_, Problem>(transaction.set_audit_checkpoint(size, root)?))

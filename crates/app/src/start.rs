@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use ward_audit::{AuditError, AuditKeys, Log};
+use ward_audit::{AuditError, AuditKeys};
 use ward_base::{Clock as _, Secret, SystemClock, SystemRandom};
 use ward_identity::{ClientKeys, ClientRecord, Role, Scopes};
 use ward_keys::{KeyRing, KmsError, Tokenizer, WrappedKey};
@@ -17,7 +17,7 @@ use crate::app::{App, Settings};
 use crate::authenticate::{OPERATOR, Sessions};
 use crate::config::AppConfig;
 use crate::cursor::Cursors;
-use crate::trail::Trail;
+use crate::trail::{self, Trail};
 
 /// The tier cannot start. The operator's to mend; says what, never which key or value.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ pub(crate) fn open(config: &AppConfig) -> Result<App, StartError> {
     let base = format!("{}/fhir/R4", config.public_origin);
     let audit_directory = config.directory.join("audit");
     let audit_keys = Arc::new(AuditKeys::derive(&ring, &config.audit_origin));
-    let log = Log::open(&audit_directory, Arc::clone(&audit_keys))?;
+    let log = trail::open(&audit_directory, &audit_keys)?;
     let options = StoreOptions {
         data_keys: CacheLimits { count: config.cached_data_keys, ..CacheLimits::default() },
         ..StoreOptions::new(config.directory.join("ward.db"), &base)

@@ -3,7 +3,7 @@
 //! Nothing is answered before its entry is durable. A log that could not be written is opened again at the next
 //! request; until that works, nothing is answered at all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -35,6 +35,7 @@ enum Message {
     Append(Vec<Entry>, Answer<()>),
     Accesses(ResourceId, usize, Answer<Vec<Access>>),
     State(Answer<(u64, [u8; 32])>),
+    Publish(Answer<(u64, [u8; 32])>),
     RootAt(u64, Answer<[u8; 32]>),
     Close,
 }
@@ -72,6 +73,11 @@ impl Trail {
         self.ask(Message::State).await
     }
 
+    /// Brings the published tiles and the checkpoint up to date; gives size and root hash.
+    pub(crate) async fn publish(&self) -> Result<(u64, [u8; 32]), TrailError> {
+        self.ask(Message::Publish).await
+    }
+
     /// The root hash that the log had at `size`; an error if it never had that size.
     pub(crate) async fn root_at(&self, size: u64) -> Result<[u8; 32], TrailError> {
         self.ask(|answer| Message::RootAt(size, answer)).await
@@ -93,6 +99,16 @@ impl Trail {
     }
 }
 
+/// Opens the log of a directory. What a torn write left behind is dropped, and that it was is worth an alarm: only a
+/// checkpoint kept elsewhere tells it from what was cut off on purpose.
+pub(crate) fn open(directory: &Path, keys: &Arc<AuditKeys>) -> Result<Log, AuditError> {
+    let log = Log::open(directory, Arc::clone(keys))?;
+    if log.dropped_bytes() > 0 {
+        event!(Warning, "audit.torn_end_dropped", bytes = log.dropped_bytes());
+    }
+    Ok(log)
+}
+
 struct Writer {
     log: Option<Log>,
     directory: PathBuf,
@@ -105,13 +121,13 @@ impl Writer {
         while let Some(message) = next.take() {
             match message {
                 Message::Append(entries, answer) => {
-                    let mut batch = entries;
-                    let mut waiting = vec![answer];
-                    while batch.len() < BATCH_ENTRIES_MAX {
+                    let mut count = entries.len();
+                    let mut groups = vec![(entries, answer)];
+                    while count < BATCH_ENTRIES_MAX {
                         match messages.try_recv() {
                             Ok(Message::Append(entries, answer)) => {
-                                batch.extend(entries);
-                                waiting.push(answer);
+                                count += entries.len();
+                                groups.push((entries, answer));
                             }
                             Ok(other) => {
                                 next = Some(other);
@@ -120,10 +136,7 @@ impl Writer {
                             Err(_) => break,
                         }
                     }
-                    let written = self.use_log(|log| log.append(&batch).map(drop));
-                    for answer in waiting {
-                        let _ = answer.send(written);
-                    }
+                    self.append(groups);
                 }
                 Message::Accesses(patient, count, answer) => {
                     let _ = answer.send(self.use_log(|log| {
@@ -136,6 +149,12 @@ impl Writer {
                 Message::State(answer) => {
                     let _ = answer.send(self.use_log(|log| Ok((log.size(), log.root()))));
                 }
+                Message::Publish(answer) => {
+                    let _ = answer.send(self.use_log(|log| {
+                        log.publish()?;
+                        Ok((log.size(), log.root()))
+                    }));
+                }
                 Message::RootAt(size, answer) => {
                     let _ = answer.send(self.use_log(|log| log.root_at(size)));
                 }
@@ -147,6 +166,37 @@ impl Writer {
         }
     }
 
+    /// Writes groups of entries with one flush. If one of them cannot be written for what it is, the others are
+    /// written without it.
+    fn append(&mut self, groups: Vec<(Vec<Entry>, Answer<()>)>) {
+        let (mut together, mut ends, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for (entries, answer) in groups {
+            together.extend(entries);
+            ends.push(together.len());
+            answers.push(answer);
+        }
+        let written = self.use_log(|log| match log.append(&together) {
+            Err(AuditError::TooLarge) => {
+                let mut rest = together.as_slice();
+                let mut start = 0;
+                let one = |end: &usize| {
+                    let (group, after) = rest.split_at(end - start);
+                    (rest, start) = (after, *end);
+                    match log.append(group) {
+                        Err(AuditError::TooLarge) => Ok(Err(TrailError)),
+                        other => other.map(|_| Ok(())),
+                    }
+                };
+                ends.iter().map(one).collect()
+            }
+            other => other.map(|_| vec![Ok(()); ends.len()]),
+        });
+        let results = written.unwrap_or_else(|error| vec![Err(error); answers.len()]);
+        for (answer, result) in answers.into_iter().zip(results) {
+            let _ = answer.send(result);
+        }
+    }
+
     /// Runs `operation` on the log. After a failure the log is let go and opened again the next time, which drops
     /// whatever a torn write left behind.
     fn use_log<T>(
@@ -155,12 +205,15 @@ impl Writer {
     ) -> Result<T, TrailError> {
         let log = match self.log.take() {
             Some(log) => Ok(log),
-            None => Log::open(&self.directory, Arc::clone(&self.keys)),
+            None => open(&self.directory, &self.keys),
         };
         let result = log.and_then(|mut log| {
-            let value = operation(&mut log)?;
-            self.log = Some(log);
-            Ok(value)
+            let value = operation(&mut log);
+            // Asking for what is not there leaves the log as it was.
+            if matches!(value, Ok(_) | Err(AuditError::Beyond | AuditError::TooLarge)) {
+                self.log = Some(log);
+            }
+            value
         });
         result.map_err(|_| {
             event!(Error, "audit.log_failed");

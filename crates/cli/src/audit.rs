@@ -50,7 +50,9 @@ impl Audit {
                 let empty = Vec::new();
                 let text = |access: &Value, name: &str| match access.get(name) {
                     Some(Value::String(text)) => text.clone(),
-                    Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+                    Some(Value::Array(items)) => {
+                        items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+                    }
                     _ => String::new(),
                 };
                 let columns = ["time", "who", "roles", "action", "outcome", "resource_type", "address"];
@@ -89,7 +91,9 @@ fn verify(directory: &std::path::Path, key: Option<&str>, format: Format) -> any
         output::line(format!("from    {first}\nto      {last}"));
     }
     if key.is_none() {
-        output::line("The signature was checked with the key stored beside the log; give --key with a key you kept elsewhere to prove who signed it.");
+        output::line(
+            "The signature was checked with the key stored beside the log; give --key with a key you kept elsewhere to prove who signed it.",
+        );
     }
     Ok(())
 }

@@ -63,7 +63,8 @@ impl Config {
 
     /// Checks a whole file.
     pub(crate) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let line_at = |offset: usize| text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1;
+        let line_at =
+            |offset: usize| text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1;
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut problems: Vec<Problem> = errors
             .iter()
@@ -78,7 +79,9 @@ impl Config {
             let DeValue::Table(entries) = body.get_ref() else {
                 problems.push(Problem {
                     line: line_at(section.span().start),
-                    message: format!("`{name}` stands outside any section; settings belong under a [section]"),
+                    message: format!(
+                        "`{name}` stands outside any section; settings belong under a [section]"
+                    ),
                 });
                 continue;
             };
@@ -245,7 +248,9 @@ impl Kind {
                     _ => Err("must be a list of texts, such as [\"localhost\"]".to_owned()),
                 })
                 .collect::<Result<Vec<_>, _>>()
-                .and_then(|list| if list.is_empty() { Err("must not be empty".to_owned()) } else { Ok(Value::List(list)) }),
+                .and_then(|list| {
+                    if list.is_empty() { Err("must not be empty".to_owned()) } else { Ok(Value::List(list)) }
+                }),
             (Self::List { .. }, _) => Err("must be a list of texts, such as [\"localhost\"]".to_owned()),
         }
     }

@@ -85,8 +85,11 @@ impl Custody {
     pub(crate) fn save(&self, name: &str, secret: &Secret) -> anyhow::Result<()> {
         let (key, wrapped) = self.keystore.generate(&context(name))?;
         let sealed = ward_keys::seal_small(&key, name.as_bytes(), secret.expose(), &SystemRandom);
-        let file =
-            SealedFile { version: 1, wrapped_key: STANDARD.encode(&wrapped.0), sealed: STANDARD.encode(&sealed) };
+        let file = SealedFile {
+            version: 1,
+            wrapped_key: STANDARD.encode(&wrapped.0),
+            sealed: STANDARD.encode(&sealed),
+        };
         write_private(&self.data.join(name), &serde_json::to_vec_pretty(&file)?)
     }
 }

@@ -43,7 +43,9 @@ pub(crate) fn run(config: &Config, format: Format) -> anyhow::Result<()> {
             State::Bad => ("bad", "✗"),
         };
         match format {
-            Format::Json => output::json(&json!({"check": finding.what, "state": word, "advice": finding.advice})),
+            Format::Json => {
+                output::json(&json!({"check": finding.what, "state": word, "advice": finding.advice}))
+            }
             Format::Text => output::line(format!("{mark} {:<18} {}", finding.what, finding.advice)),
         }
     }
@@ -62,7 +64,11 @@ fn core_dumps() -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Core);
     match limit.current {
         Some(0) => finding("core dumps", State::Good, "off for this process and its children"),
-        _ => finding("core dumps", State::Bad, "could not be switched off; run under a limit of 0 (ulimit -c 0)"),
+        _ => finding(
+            "core dumps",
+            State::Bad,
+            "could not be switched off; run under a limit of 0 (ulimit -c 0)",
+        ),
     }
 }
 
@@ -77,7 +83,11 @@ fn swap() -> Finding {
     if plain.is_empty() {
         finding("swap", State::Good, "none in the clear")
     } else {
-        finding("swap", State::Warning, "swap is not encrypted: memory with PHI may reach the disk; run `swapoff -a` or use dm-crypt")
+        finding(
+            "swap",
+            State::Warning,
+            "swap is not encrypted: memory with PHI may reach the disk; run `swapoff -a` or use dm-crypt",
+        )
     }
 }
 
@@ -85,7 +95,9 @@ fn entropy() -> Finding {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/entropy_avail").unwrap_or_default();
     match text.trim().parse::<u32>() {
         Ok(bits) if bits >= 128 => finding("entropy", State::Good, "the kernel's generator is seeded"),
-        _ => finding("entropy", State::Bad, "the kernel's generator is not seeded; wait, or install rng-tools"),
+        _ => {
+            finding("entropy", State::Bad, "the kernel's generator is not seeded; wait, or install rng-tools")
+        }
     }
 }
 
@@ -96,7 +108,9 @@ fn open_files(config: &Config) -> Finding {
         Some(maximum) if maximum < needed => finding(
             "open files",
             State::Warning,
-            format!("at most {maximum}, but limits.connections needs {needed}; raise it (ulimit -Hn) or lower the setting"),
+            format!(
+                "at most {maximum}, but limits.connections needs {needed}; raise it (ulimit -Hn) or lower the setting"
+            ),
         ),
         _ => finding("open files", State::Good, "enough for the connections that are allowed"),
     }
@@ -105,7 +119,11 @@ fn open_files(config: &Config) -> Finding {
 fn directory(data: &Path) -> Finding {
     use std::os::unix::fs::MetadataExt as _;
     match std::fs::metadata(data) {
-        Err(_) => finding("data directory", State::Good, format!("`{}` will be made at the first start", data.display())),
+        Err(_) => finding(
+            "data directory",
+            State::Good,
+            format!("`{}` will be made at the first start", data.display()),
+        ),
         Ok(found) if found.mode() & 0o077 != 0 => finding(
             "data directory",
             State::Bad,
@@ -144,7 +162,9 @@ fn space(data: &Path) -> Finding {
         Ok(volume) => {
             let free = volume.f_bavail.saturating_mul(volume.f_frsize) >> 20;
             if free < 1024 {
-                let advice = format!("{free} MiB free: the audit log stops the stack when the disk is full; free some");
+                let advice = format!(
+                    "{free} MiB free: the audit log stops the stack when the disk is full; free some"
+                );
                 finding("disk space", if free < 128 { State::Bad } else { State::Warning }, advice)
             } else {
                 finding("disk space", State::Good, format!("{} GiB free", free >> 10))
@@ -162,7 +182,11 @@ fn listener(config: &Config) -> Finding {
             if config.data_directory().join("status.json").exists() {
                 finding("listener", State::Good, format!("{address} is in use, by a running `ward up`"))
             } else {
-                finding("listener", State::Bad, format!("{address} is taken by another program; set listener.address"))
+                finding(
+                    "listener",
+                    State::Bad,
+                    format!("{address} is taken by another program; set listener.address"),
+                )
             }
         }
         Err(error) => finding("listener", State::Bad, format!("cannot listen on {address}: {error}")),

@@ -40,7 +40,10 @@ impl Export {
             ward_fhir::ResourceType::all().map(|kind| kind.name().to_owned()).collect()
         } else {
             for name in &self.types {
-                anyhow::ensure!(ward_fhir::ResourceType::parse(name).is_some(), "`{name}` is not a FHIR R4 type");
+                anyhow::ensure!(
+                    ward_fhir::ResourceType::parse(name).is_some(),
+                    "`{name}` is not a FHIR R4 type"
+                );
             }
             self.types.clone()
         };

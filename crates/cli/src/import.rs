@@ -76,11 +76,16 @@ impl Import {
         let raw = std::fs::File::open(path).with_context(|| format!("cannot open `{place}`"))?;
         let raw = bar.wrap_read(raw);
         let name = place.strip_suffix(".gz").unwrap_or(&place);
-        let reader: Box<dyn Read> =
-            if place.ends_with(".gz") { Box::new(flate2::read::MultiGzDecoder::new(raw)) } else { Box::new(raw) };
+        let reader: Box<dyn Read> = if place.ends_with(".gz") {
+            Box::new(flate2::read::MultiGzDecoder::new(raw))
+        } else {
+            Box::new(raw)
+        };
         if name.ends_with(".json") {
             let mut text = Vec::new();
-            BufReader::new(reader).read_to_end(&mut text).with_context(|| format!("cannot read `{place}`"))?;
+            BufReader::new(reader)
+                .read_to_end(&mut text)
+                .with_context(|| format!("cannot read `{place}`"))?;
             let lines = self.resources(&text);
             for (number, chunk) in chunks(&lines).enumerate() {
                 let _ = number;
@@ -145,7 +150,8 @@ impl Import {
 fn resolve(entries: &[Value]) -> Vec<String> {
     let mut known = std::collections::HashMap::new();
     for entry in entries {
-        if let (Some(url), Some(resource)) = (entry.get("fullUrl").and_then(Value::as_str), entry.get("resource"))
+        if let (Some(url), Some(resource)) =
+            (entry.get("fullUrl").and_then(Value::as_str), entry.get("resource"))
             && let (Some(kind), Some(id)) = (
                 resource.get("resourceType").and_then(Value::as_str),
                 resource.get("id").and_then(Value::as_str),
@@ -207,7 +213,8 @@ pub(crate) async fn send(
     for line in response.body().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let result: Value = serde_json::from_slice(line).context("the stack's answer is not understood")?;
         let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or_default();
-        let number = result.get("line").and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
+        let number =
+            result.get("line").and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
         match text("outcome") {
             "created" => summary.count(text("type"), "created"),
             "updated" => summary.count(text("type"), "updated"),
@@ -259,7 +266,9 @@ impl Summary {
             }));
             return;
         }
-        let cell = |outcomes: &BTreeMap<&'static str, u64>, name| outcomes.get(name).copied().unwrap_or(0).to_string();
+        let cell = |outcomes: &BTreeMap<&'static str, u64>, name| {
+            outcomes.get(name).copied().unwrap_or(0).to_string()
+        };
         let rows: Vec<Vec<String>> = self
             .counts
             .iter()

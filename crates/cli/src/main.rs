@@ -161,6 +161,7 @@ async fn sign_in(config: &Config, source: &PassphraseSource) -> anyhow::Result<O
         .and_then(|text| serde_json::from_slice(&text).ok())
         .with_context(|| format!("no stack runs on `{}`; start it with `ward up`", data.display()))?;
     let text = |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
-    let endpoint = client::Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
+    let endpoint =
+        client::Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
     Operator::sign_in(&endpoint, OperatorKey::open_or_create(&custody)?).await
 }

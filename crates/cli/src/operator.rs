@@ -118,7 +118,11 @@ impl Operator {
                 Bytes::from(form),
             )
             .await?;
-        anyhow::ensure!(response.status().is_success(), "the stack refused the operator ({})", response.status());
+        anyhow::ensure!(
+            response.status().is_success(),
+            "the stack refused the operator ({})",
+            response.status()
+        );
         let answer: Value = serde_json::from_slice(response.body())?;
         let token = answer.get("access_token").and_then(Value::as_str).context("no token in the answer")?;
         self.authorization = format!("Bearer {token}");

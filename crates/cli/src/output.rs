@@ -14,7 +14,10 @@ pub(crate) enum Format {
 /// Writes a line for people. A closed pipe is not an error of ours.
 pub(crate) fn line(text: impl AsRef<str>) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    let _ = out
+        .write_all(text.as_ref().as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
 }
 
 /// Writes a line of JSON for scripts.
@@ -49,9 +52,9 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     }
     let numeric: Vec<bool> = (0..header.len())
         .map(|column| {
-            rows.iter().filter_map(|row| row.get(column)).all(|cell| {
-                cell.starts_with(|first: char| first.is_ascii_digit()) && !cell.contains(':')
-            })
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .all(|cell| cell.starts_with(|first: char| first.is_ascii_digit()) && !cell.contains(':'))
         })
         .collect();
     let mut text = String::new();

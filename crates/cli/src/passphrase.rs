@@ -48,8 +48,8 @@ impl PassphraseSource {
 }
 
 fn from_file(path: &Path, check_mode: bool) -> anyhow::Result<Secret> {
-    let mut file =
-        std::fs::File::open(path).with_context(|| format!("cannot open the passphrase file `{}`", path.display()))?;
+    let mut file = std::fs::File::open(path)
+        .with_context(|| format!("cannot open the passphrase file `{}`", path.display()))?;
     if check_mode {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = file.metadata()?.permissions().mode();

@@ -44,7 +44,8 @@ impl User {
                 let shown = if display_name.is_empty() { username.clone() } else { display_name };
                 let request = json!({"username": username, "display_name": shown, "roles": roles});
                 let answer = operator.call("POST", "/ward/users", &request).await?;
-                let token = answer.get("enrolment_token").and_then(Value::as_str).context("no token given")?;
+                let token =
+                    answer.get("enrolment_token").and_then(Value::as_str).context("no token given")?;
                 let link = format!("{}/enrol/{token}", operator.origin());
                 match format {
                     Format::Json => output::json(&json!({"enrolment_link": link})),

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use ward_base::{RequestId, SystemClock, SystemRandom};
 use ward_monitor::event;
 use ward_transport::{
-    Audience, Body, Caller, Refusal, RequestBody, Serve, UpstreamError, without_hop_headers,
+    Audience, Body, Caller, Refusal, Repeatable, RequestBody, Serve, UpstreamError, without_hop_headers,
 };
 
 use crate::EdgeConfig;
@@ -14,6 +15,8 @@ use crate::forward;
 use crate::group::Group;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const SEARCH_BYTES_MAX: u64 = 64 << 10;
 
 /// Answers requests by passing them to the target group.
 pub(crate) struct Edge {
@@ -49,7 +52,16 @@ impl Edge {
         let page = person && is_page(request.uri().path());
 
         let fault = request.body().watch();
-        let sent = self.group.send(request.map(Body::from), remembered.clone()).await;
+        let request = if is_small_search(&request) {
+            // It changes nothing, so a target that dies on it is no reason to fail.
+            let (mut parts, body) = request.into_parts();
+            parts.extensions.insert(Repeatable);
+            let body = body.collect().await.map_err(UpstreamError::RequestBody)?.to_bytes();
+            Request::from_parts(parts, Body::full(body))
+        } else {
+            request.map(Body::from)
+        };
+        let sent = self.group.send(request, remembered.clone()).await;
         let (mut response, member) = sent.map_err(|error| match fault() {
             // Whatever else went wrong followed from that.
             Some(fault) => UpstreamError::RequestBody(fault),
@@ -106,6 +118,15 @@ impl Serve for Edge {
         response.headers_mut().insert(X_REQUEST_ID, value);
         response
     }
+}
+
+/// A FHIR search by POST (<https://hl7.org/fhir/R4/http.html#search>), short enough to be kept until it is answered.
+fn is_small_search(request: &Request<RequestBody>) -> bool {
+    let path = request.uri().path();
+    *request.method() == Method::POST
+        && path.starts_with("/fhir/")
+        && path.ends_with("/_search")
+        && request.body().size_hint().exact().is_some_and(|size| size <= SEARCH_BYTES_MAX)
 }
 
 /// Whether an answer may carry the sticky cookie: style sheets and the like are kept in shared caches.

@@ -105,11 +105,10 @@ fn seal_with(aead: &LessSafeKey, associated_data: &[u8], plaintext: &[u8], rando
     out.push(VERSION);
     out.extend_from_slice(&nonce);
     out.extend_from_slice(plaintext);
-    let tag = out
-        .get_mut(1 + NONCE..)
-        .and_then(|body| {
-            aead.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(associated_data), body).ok()
-        });
+    let tag = out.get_mut(1 + NONCE..).and_then(|body| {
+        aead.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(associated_data), body)
+            .ok()
+    });
     match tag {
         Some(tag) => out.extend_from_slice(tag.as_ref()),
         // Only a message of 64 GiB or more cannot be sealed. Nothing in the clear may leave.
@@ -122,7 +121,8 @@ fn open_with(aead: &LessSafeKey, associated_data: &[u8], sealed: &[u8]) -> Resul
     let (nonce, body) = sealed.split_at_checked(NONCE).ok_or(OpenError)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError)?;
     let mut body = body.to_vec();
-    let length = aead.open_in_place(nonce, Aad::from(associated_data), &mut body).map_err(|_| OpenError)?.len();
+    let length =
+        aead.open_in_place(nonce, Aad::from(associated_data), &mut body).map_err(|_| OpenError)?.len();
     body.truncate(length);
     Ok(body)
 }

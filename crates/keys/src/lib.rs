@@ -29,6 +29,8 @@ mod token;
 pub use cache::{CacheLimits, DataKeyCache};
 pub use context::EncryptionContext;
 pub use envelope::{DataKey, KeyId, OpenError, open_small, seal_small};
-pub use kms::{KeyDescription, KeyVersion, Kms, KmsError, PassphraseError, PlainKey, WrappedKey, check_passphrase};
+pub use kms::{
+    KeyDescription, KeyVersion, Kms, KmsError, PassphraseError, PlainKey, WrappedKey, check_passphrase,
+};
 pub use ring::{KeyRing, KeyScope};
 pub use token::Tokenizer;

@@ -1,7 +1,10 @@
 use ward_base::Random;
 
 use crate::envelope::derive;
-use crate::{DataKey, EncryptionContext, KeyId, Kms, KmsError, OpenError, PlainKey, Tokenizer, WrappedKey, open_small, seal_small};
+use crate::{
+    DataKey, EncryptionContext, KeyId, Kms, KmsError, OpenError, PlainKey, Tokenizer, WrappedKey, open_small,
+    seal_small,
+};
 
 /// Whose data key it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +42,8 @@ impl KeyRing {
     }
 
     fn new(tenant: &str, key: PlainKey) -> Result<Self, KmsError> {
-        let index = derive(&key, tenant.as_bytes(), b"ward/v1/index/epoch-1").map_err(|_| KmsError::Refused)?;
+        let index =
+            derive(&key, tenant.as_bytes(), b"ward/v1/index/epoch-1").map_err(|_| KmsError::Refused)?;
         Ok(Self { tenant: tenant.to_owned(), tokenizer: Tokenizer::new(&index), key })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use ward_base::{FixedClock, Random, Secret, SystemRandom, Timestamp, Clock};
+use ward_base::{Clock, FixedClock, Random, Secret, SystemRandom, Timestamp};
 use ward_keys::*;
 
 /// A root key in memory, as plain as a provider can be.

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use ward_base::{Random, Secret, SystemRandom};
 use ward_keys::{
-    EncryptionContext, KeyDescription, KeyVersion, Kms, KmsError, PlainKey, WrappedKey, check_passphrase, open_small,
-    seal_small,
+    EncryptionContext, KeyDescription, KeyVersion, Kms, KmsError, PlainKey, WrappedKey, check_passphrase,
+    open_small, seal_small,
 };
 
 use crate::RootKeys;
@@ -145,8 +145,9 @@ impl SealingKey {
         if !bounded {
             return Err(KeystoreError::NotAKeystore);
         }
-        let settings = Params::new(parameters.memory_kibibytes, parameters.passes, parameters.lanes, Some(32))
-            .map_err(|_| KeystoreError::NotAKeystore)?;
+        let settings =
+            Params::new(parameters.memory_kibibytes, parameters.passes, parameters.lanes, Some(32))
+                .map_err(|_| KeystoreError::NotAKeystore)?;
         let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, settings)
             .hash_password_into(passphrase.expose(), &salt, bytes.as_mut_slice())
@@ -156,12 +157,17 @@ impl SealingKey {
 
     /// Writes the file whole or not at all, durably, for its owner alone.
     fn write(&self, path: &Path, keys: &RootKeys) -> Result<(), KeystoreError> {
-        let sealed = seal_small(&self.key, &self.parameters.binding(), keys.to_secret().expose(), &SystemRandom);
+        let sealed =
+            seal_small(&self.key, &self.parameters.binding(), keys.to_secret().expose(), &SystemRandom);
         let file = File { version: 1, argon2id: self.parameters.clone(), sealed: STANDARD.encode(sealed) };
         let text = serde_json::to_vec_pretty(&file).map_err(|_| KeystoreError::NotAKeystore)?;
         let temporary = path.with_extension("new");
-        let mut out =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut out = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         out.write_all(&text)?;
         out.sync_all()?;
         std::fs::rename(&temporary, path)?;

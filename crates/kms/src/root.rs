@@ -1,6 +1,7 @@
 use ward_base::{Random, Secret, SystemRandom};
 use ward_keys::{
-    EncryptionContext, KeyDescription, KeyVersion, Kms, KmsError, PlainKey, WrappedKey, open_small, seal_small,
+    EncryptionContext, KeyDescription, KeyVersion, Kms, KmsError, PlainKey, WrappedKey, open_small,
+    seal_small,
 };
 
 /// Root keys in memory, all versions: what the app tier gets from the process that opened the keystore.
@@ -68,7 +69,8 @@ impl Kms for RootKeys {
 
     fn unwrap(&self, wrapped: &WrappedKey, context: &EncryptionContext) -> Result<PlainKey, KmsError> {
         let (version, sealed) = wrapped.0.split_first_chunk::<4>().ok_or(KmsError::Refused)?;
-        let index = usize::try_from(u32::from_be_bytes(*version)).ok().and_then(|version| version.checked_sub(1));
+        let index =
+            usize::try_from(u32::from_be_bytes(*version)).ok().and_then(|version| version.checked_sub(1));
         let root = index.and_then(|index| self.versions.get(index)).ok_or(KmsError::Refused)?;
         let bytes = open_small(root, &context.canonical(), sealed).map_err(|_| KmsError::Refused)?;
         let bytes = zeroize::Zeroizing::new(bytes);

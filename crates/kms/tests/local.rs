@@ -34,7 +34,10 @@ fn a_keystore_opens_with_its_passphrase_and_keeps_old_versions() {
         let other = EncryptionContext::new(&[("purpose", "other")]);
         assert_eq!(provider.unwrap(&wrapped, &other).err(), Some(KmsError::Refused));
     }
-    assert!(matches!(LocalKeystore::open(&path, &passphrase("wrong horse battery")), Err(KeystoreError::WrongPassphrase)));
+    assert!(matches!(
+        LocalKeystore::open(&path, &passphrase("wrong horse battery")),
+        Err(KeystoreError::WrongPassphrase)
+    ));
     assert!(matches!(LocalKeystore::create(&path, &good, &SystemRandom), Err(KeystoreError::Exists)));
 }
 
@@ -45,7 +48,9 @@ fn an_altered_or_exposed_file_is_refused() {
     let good = passphrase("correct horse battery");
     LocalKeystore::create(&path, &good, &SystemRandom).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
-    for (from, to) in [("\"passes\": 3", "\"passes\": 1"), ("\"memory_kibibytes\": 65536", "\"memory_kibibytes\": 8192")] {
+    for (from, to) in
+        [("\"passes\": 3", "\"passes\": 1"), ("\"memory_kibibytes\": 65536", "\"memory_kibibytes\": 8192")]
+    {
         assert!(text.contains(from));
         std::fs::write(&path, text.replace(from, to)).unwrap();
         assert!(matches!(LocalKeystore::open(&path, &good), Err(KeystoreError::WrongPassphrase)), "{to}");

@@ -47,8 +47,8 @@ use ward_keys::KeyRing;
 pub use error::StoreError;
 pub use prepare::Prepared;
 pub use session::{
-    Expected, ExportPage, HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage,
-    Session, Stored, Transaction, WriteOutcome, Written,
+    Expected, ExportPage, HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey,
+    SearchPage, Session, Stored, Transaction, WriteOutcome, Written,
 };
 pub use ward_keys::CacheLimits;
 

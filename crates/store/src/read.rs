@@ -9,8 +9,8 @@ use ward_fhir::{ResourceType, search::Query};
 use ward_keys::KeyId;
 
 use crate::{
-    HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage, Session, StoreError,
-    Stored,
+    HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage, Session,
+    StoreError, Stored,
     body::Frame,
     position,
     postings::Cursor,

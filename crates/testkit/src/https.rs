@@ -43,7 +43,12 @@ impl Https {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { address, host: format!("localhost:{}", address.port()), tls: Arc::new(tls), headers: Vec::new() }
+        Self {
+            address,
+            host: format!("localhost:{}", address.port()),
+            tls: Arc::new(tls),
+            headers: Vec::new(),
+        }
     }
 
     /// The same client with a bearer token.
@@ -99,7 +104,9 @@ impl Https {
         let read = stream.read_to_end(&mut received);
         match parse(&received) {
             Some(answer) => Ok(answer),
-            None => Err(written.err().or(read.err()).unwrap_or_else(|| std::io::ErrorKind::UnexpectedEof.into())),
+            None => {
+                Err(written.err().or(read.err()).unwrap_or_else(|| std::io::ErrorKind::UnexpectedEof.into()))
+            }
         }
     }
 

@@ -33,7 +33,8 @@ impl Stack {
     /// Starts a stack of the program `binary` and waits until it is up.
     pub fn start(binary: &str, options: StackOptions) -> Self {
         let directory = tempfile::Builder::new().prefix("ward-test-").tempdir().expect("a directory");
-        let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
+        let address =
+            TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
         let mut stack =
             Self { binary: binary.into(), directory, options, process: None, address, enrolment_link: None };
         stack.start_again();
@@ -127,8 +128,15 @@ impl Stack {
         let account = ServiceAccount::default();
         let path = self.scratch().join("client.jwks");
         std::fs::write(&path, account.jwks().to_string()).expect("a file");
-        let answer =
-            self.ward_json(&["user", "add-client", "test", "--scopes", scopes, "--jwks", path.to_str().unwrap()]);
+        let answer = self.ward_json(&[
+            "user",
+            "add-client",
+            "test",
+            "--scopes",
+            scopes,
+            "--jwks",
+            path.to_str().unwrap(),
+        ]);
         (answer["client_id"].as_str().expect("an id").to_owned(), account)
     }
 
@@ -177,7 +185,11 @@ impl Stack {
             if !all.is_empty() && all.iter().all(|one| one["state"] == "healthy") {
                 return;
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "not healthy again: {status}\n{}", self.logs());
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "not healthy again: {status}\n{}",
+                self.logs()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

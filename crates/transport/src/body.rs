@@ -91,6 +91,15 @@ impl Body {
         Kind::Other(Box::pin(Foreign(Box::pin(body)))).into()
     }
 
+    /// The same body once more, if it is not streamed.
+    pub(crate) fn at_hand(&self) -> Option<Self> {
+        match &self.kind {
+            Kind::Empty => Some(Self::empty()),
+            Kind::Full(bytes) => Some(Self::full(bytes.clone())),
+            _ => None,
+        }
+    }
+
     /// Whether there is certainly nothing in it.
     pub fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)

@@ -26,7 +26,7 @@ pub use hop::without_hop_headers;
 pub use identity::{Authority, Identity, Peers};
 pub use node::{Node, NodeError};
 pub use pin::SpkiPin;
-pub use pool::{Pool, SendError, UpstreamBody, UpstreamError, UpstreamLimits};
+pub use pool::{Pool, Repeatable, SendError, UpstreamBody, UpstreamError, UpstreamLimits};
 pub use refusal::{Audience, Refusal};
 pub use server::{Caller, Serve, Server, ServerLimits, TowerService};
 pub use tls::{mutual_client_config, mutual_server_config, public_server_config};

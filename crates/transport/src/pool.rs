@@ -78,8 +78,8 @@ pub enum UpstreamError {
 pub struct SendError {
     /// Why.
     pub error: UpstreamError,
-    /// The request, if it does no harm to send it again, to this or another target: nothing of it was sent, or it
-    /// has no body and its method is idempotent.
+    /// The request, if it does no harm to send it again, to this or another target: nothing of it was sent, or its
+    /// method is idempotent (or it is marked [`Repeatable`]) and its body at hand.
     pub request: Option<Box<Request<Body>>>,
 }
 
@@ -245,7 +245,7 @@ impl Inner {
         mut request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let progress = (!request.body().is_empty()).then(|| request.body_mut().progress());
-        let copy = replayable(&request).then(|| head_of(&request));
+        let copy = copy_of(&request);
         let answer = link.sender.try_send_request(request);
         let answer = {
             let mut answer = std::pin::pin!(answer);
@@ -290,18 +290,27 @@ impl Link {
     }
 }
 
-/// Idempotent (RFC 9110, section 9.2.2) and without a body, which is gone once it was sent. PUT has a body.
-fn replayable(request: &Request<Body>) -> bool {
-    request.body().is_empty()
-        && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE)
-}
+/// Put among a request's extensions, says that it does no harm to send it twice, though its method does not say so.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeatable;
 
-fn head_of(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::empty());
+/// The request once more, if it does no harm to send it twice (RFC 9110, section 9.2.2) and its body, if it has one, is
+/// at hand. What is streamed is gone once it was sent.
+fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
+    let marked = request.extensions().get::<Repeatable>().copied();
+    let idempotent =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
+    if !idempotent && marked.is_none() {
+        return None;
+    }
+    let mut copy = Request::new(request.body().at_hand()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    copy
+    if let Some(marked) = marked {
+        copy.extensions_mut().insert(marked);
+    }
+    Some(copy)
 }
 
 /// Why a handshake failed: the certificate, or else the network.

@@ -46,7 +46,9 @@ impl Figure {
             milliseconds(self.median),
             milliseconds(self.slow),
         ];
-        row.extend(tiers.iter().map(|tier| format!("{:.0}", self.cpu.get(tier).copied().unwrap_or_default())));
+        row.extend(
+            tiers.iter().map(|tier| format!("{:.0}", self.cpu.get(tier).copied().unwrap_or_default())),
+        );
         row
     }
 
@@ -92,7 +94,7 @@ impl Processes {
         for (tier, process) in &self.0 {
             let text = std::fs::read_to_string(format!("/proc/{process}/statm"))?;
             let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-            *memory.entry(tier.clone()).or_default() += pages * rustix::param::page_size() as u64 >> 20;
+            *memory.entry(tier.clone()).or_default() += (pages * rustix::param::page_size() as u64) >> 20;
         }
         Ok(memory.into_iter().collect())
     }

@@ -60,7 +60,12 @@ pub(crate) struct Bench {
 pub(crate) const IDENTITY_FILE: &str = "bench-identity.json";
 
 impl Bench {
-    pub(crate) async fn run(self, config: &Config, source: &PassphraseSource, format: Format) -> anyhow::Result<()> {
+    pub(crate) async fn run(
+        self,
+        config: &Config,
+        source: &PassphraseSource,
+        format: Format,
+    ) -> anyhow::Result<()> {
         if self.server.is_some() {
             return self.outside(format).await;
         }
@@ -77,7 +82,15 @@ impl Bench {
         let mut stack = tokio::process::Command::new(std::env::current_exe()?)
             .args(["--json", "--data"])
             .arg(directory)
-            .args(["--listen", &format!("127.0.0.1:{port}"), "up", "--demo", "--demo-patients", "0", "--bench"])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "up",
+                "--demo",
+                "--demo-patients",
+                "0",
+                "--bench",
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
@@ -106,16 +119,19 @@ impl Bench {
     async fn measure(&self, directory: &Path, format: Format) -> anyhow::Result<()> {
         let custody = Custody::open(directory, &PassphraseSource::default())?;
         let status: Value = serde_json::from_slice(&std::fs::read(crate::up::status_file(directory))?)?;
-        let text = |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
+        let text =
+            |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
         let public = Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
         let processes = Processes::from_status(&status)?;
         for connections in &self.connections {
-            self.pass("public listener", &public, &custody, &public, &processes, *connections, format).await?;
+            self.pass("public listener", &public, &custody, &public, &processes, *connections, format)
+                .await?;
         }
         if !self.no_app_tier {
             let app = app_endpoint(directory, &status, public.host.as_str())?;
             for connections in &self.connections {
-                self.pass("app tier alone", &app, &custody, &public, &processes, *connections, format).await?;
+                self.pass("app tier alone", &app, &custody, &public, &processes, *connections, format)
+                    .await?;
             }
         }
         Ok(())
@@ -195,7 +211,8 @@ fn report(name: &str, connections: usize, figures: &[Figure], memory: &[(String,
         return;
     }
     output::line(format!("\n{name}, {connections} connections"));
-    let tiers: Vec<String> = figures.first().map(|figure| figure.cpu.keys().cloned().collect()).unwrap_or_default();
+    let tiers: Vec<String> =
+        figures.first().map(|figure| figure.cpu.keys().cloned().collect()).unwrap_or_default();
     let mut header = vec!["STEP", "REQUESTS/S", "P50 MS", "P99 MS"];
     let headings: Vec<String> = tiers.iter().map(|tier| format!("{} µS", tier.to_uppercase())).collect();
     header.extend(headings.iter().map(String::as_str));

@@ -74,7 +74,8 @@ struct Request {
 
 impl Workload {
     pub(super) fn new(base: &str, authorization: &str, patients: usize, requests: usize) -> Self {
-        let run = population::Dice::new(u64::from_be_bytes(ward_base::SystemRandom::bytes())).between(0, 1 << 30);
+        let run =
+            population::Dice::new(u64::from_be_bytes(ward_base::SystemRandom::bytes())).between(0, 1 << 30);
         Self {
             base: base.trim_end_matches('/').to_owned(),
             authorization: authorization.to_owned(),
@@ -98,7 +99,8 @@ impl Workload {
             Step::Transaction => (self.patients / 10).max(10),
             _ => self.requests,
         };
-        let requests: Arc<Vec<Request>> = Arc::new((0..count).map(|number| self.request(step, number)).collect());
+        let requests: Arc<Vec<Request>> =
+            Arc::new((0..count).map(|number| self.request(step, number)).collect());
         let next = Arc::new(AtomicUsize::new(0));
         let locations = Arc::new(Mutex::new(Vec::new()));
         let mut open = Vec::new();
@@ -108,19 +110,22 @@ impl Workload {
         let started = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
         for mut connection in open {
-            let (requests, next, locations) = (Arc::clone(&requests), Arc::clone(&next), Arc::clone(&locations));
+            let (requests, next, locations) =
+                (Arc::clone(&requests), Arc::clone(&next), Arc::clone(&locations));
             let authorization = self.authorization.clone();
             tasks.spawn(async move {
                 let mut latencies = Vec::new();
                 let mut found = Vec::new();
                 while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut headers: Vec<(HeaderName, &str)> = vec![(header::CONTENT_TYPE, request.content_type)];
+                    let mut headers: Vec<(HeaderName, &str)> =
+                        vec![(header::CONTENT_TYPE, request.content_type)];
                     if !authorization.is_empty() {
                         headers.push((header::AUTHORIZATION, &authorization));
                     }
                     let sent = Instant::now();
-                    let response =
-                        connection.send(request.method, &request.path, &headers, request.body.clone()).await?;
+                    let response = connection
+                        .send(request.method, &request.path, &headers, request.body.clone())
+                        .await?;
                     latencies.push(sent.elapsed());
                     anyhow::ensure!(
                         response.status().as_u16() == request.expected,
@@ -166,7 +171,9 @@ impl Workload {
         };
         match step {
             Step::CreatePatient => create("Patient", self.patient(number)),
-            Step::CreateObservation => create("Observation", observation(patient, number / self.patients.max(1))),
+            Step::CreateObservation => {
+                create("Observation", observation(patient, number / self.patients.max(1)))
+            }
             Step::Read => Request {
                 method: "GET",
                 path: format!("{base}/Patient/{patient}"),
@@ -210,7 +217,7 @@ impl Workload {
             "resourceType": "Patient", "active": true,
             "identifier": [{"system": "urn:oid:2.16.840.1.113883.19.5", "value": format!("{}-{number}", self.run)}],
             "name": [{"family": self.family(number), "given": ["Bench", "Q"]}],
-            "gender": if number % 2 == 0 { "female" } else { "male" },
+            "gender": if number.is_multiple_of(2) { "female" } else { "male" },
             "birthDate": format!("19{:02}-{:02}-{:02}", 20 + number % 80, 1 + number % 12, 1 + number % 28),
             "telecom": [{"system": "phone", "value": format!("555-{number:04}")}],
             "address": [{"line": ["1 Elm Street"], "city": "Springfield", "state": "IL", "postalCode": "62701"}],

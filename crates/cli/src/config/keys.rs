@@ -54,11 +54,7 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Text { default: "main" },
         about: "The name of the organisation's key space. Bound into every ciphertext: it cannot be changed later.",
     },
-    Key {
-        path: "web.instances",
-        kind: number(2, 1, 16),
-        about: "Processes of the web tier.",
-    },
+    Key { path: "web.instances", kind: number(2, 1, 16), about: "Processes of the web tier." },
     Key {
         path: "app.accept_client_ids",
         kind: Kind::Flag { default: false },
@@ -109,11 +105,7 @@ pub(super) const KEYS: &[Key] = &[
         kind: number(4096, 16, 65_536),
         about: "Open connections at most, a listener.",
     },
-    Key {
-        path: "limits.json_depth",
-        kind: number(64, 16, 120),
-        about: "How deep JSON may be nested.",
-    },
+    Key { path: "limits.json_depth", kind: number(64, 16, 120), about: "How deep JSON may be nested." },
     Key {
         path: "limits.bundle_entries",
         kind: number(5_000, 1, 100_000),

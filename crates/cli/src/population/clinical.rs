@@ -137,7 +137,8 @@ fn visit(
         out.push(observation(dice, subject, &context, &when, vital));
     }
     out.push(blood_pressure(dice, subject, &context, &when));
-    let complaint = *dice.pick(&["routine follow-up", "fatigue", "cough for five days", "knee pain", "headache"]);
+    let complaint =
+        *dice.pick(&["routine follow-up", "fatigue", "cough for five days", "knee pain", "headache"]);
     let known = if problems.is_empty() {
         "No chronic conditions.".to_owned()
     } else {
@@ -157,7 +158,14 @@ fn visit(
     }));
 }
 
-fn vital_sign(dice: &mut Dice, subject: &Value, context: &Value, when: &str, code: &str, name: &str) -> Value {
+fn vital_sign(
+    dice: &mut Dice,
+    subject: &Value,
+    context: &Value,
+    when: &str,
+    code: &str,
+    name: &str,
+) -> Value {
     json!({
         "resourceType": "Observation", "id": dice.uuid(), "status": "final",
         "category": [{"coding": [{"system": CATEGORY, "code": "vital-signs", "display": "Vital Signs"}]}],

@@ -32,7 +32,10 @@ impl Child {
         logs: &Path,
         events: mpsc::UnboundedSender<Event>,
     ) -> anyhow::Result<Self> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(logs.join(format!("{instance}.jsonl")))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(logs.join(format!("{instance}.jsonl")))?;
         let program = match instance.tier {
             Tier::PublicEdge | Tier::InternalEdge => "edge",
             Tier::Web => "web",

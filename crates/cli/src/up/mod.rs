@@ -95,7 +95,8 @@ async fn first_administrator(operator: &mut Operator, origin: &str) -> anyhow::R
     let request = json!({
         "username": "admin", "display_name": "First administrator", "roles": ["administrator", "clinician"],
     });
-    let answer = operator.call("POST", "/ward/users", &request).await.context("cannot make the administrator")?;
+    let answer =
+        operator.call("POST", "/ward/users", &request).await.context("cannot make the administrator")?;
     let token = answer.get("enrolment_token").and_then(Value::as_str).context("no enrolment token given")?;
     Ok(Some(format!("{origin}/enrol/{token}")))
 }
@@ -113,7 +114,11 @@ async fn load_demo(operator: &mut Operator, count: u64, format: Format) -> anyho
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
-    anyhow::ensure!(summary.rejections.is_empty(), "the demo patients were refused: {:?}", summary.rejections.first());
+    anyhow::ensure!(
+        summary.rejections.is_empty(),
+        "the demo patients were refused: {:?}",
+        summary.rejections.first()
+    );
     Ok(())
 }
 

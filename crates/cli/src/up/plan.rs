@@ -47,15 +47,20 @@ struct Member {
 impl Plan {
     /// Lays out the stack of `config`: opens or makes the authorities, chooses free loopback ports, issues the
     /// first certificates.
-    pub(super) fn new(config: &Config, data: &Path, custody: &Custody, operator_jwks: Value) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        data: &Path,
+        custody: &Custody,
+        operator_jwks: Value,
+    ) -> anyhow::Result<Self> {
         let authority = open_authority(custody, "authority.json", "Ward internal authority")?;
         let lifetime = lifetime_seconds(config);
         let (listener_authority, listener, trust) = listener(config, data, custody)?;
         let instances = std::iter::once(EDGE)
-            .chain((1..=config.number("web.instances")).map(|number| InstanceId {
-                tier: Tier::Web,
-                number: u16::try_from(number).unwrap_or(1),
-            }))
+            .chain(
+                (1..=config.number("web.instances"))
+                    .map(|number| InstanceId { tier: Tier::Web, number: u16::try_from(number).unwrap_or(1) }),
+            )
             .chain([INTERNAL, APP]);
         let mut members = BTreeMap::new();
         let mut held = Vec::new();
@@ -108,7 +113,8 @@ impl Plan {
 
     /// Everyone with their address, back ends first: the order to start in.
     pub(super) fn members(&self) -> Vec<(InstanceId, SocketAddr)> {
-        let mut members: Vec<_> = self.members.iter().map(|(instance, member)| (*instance, member.address)).collect();
+        let mut members: Vec<_> =
+            self.members.iter().map(|(instance, member)| (*instance, member.address)).collect();
         members.sort_by_key(|(instance, _)| std::cmp::Reverse(*instance));
         members
     }
@@ -136,7 +142,8 @@ impl Plan {
     /// The keys of those who may call `tier`.
     fn callers(&self, tier: Tier) -> Vec<SpkiPin> {
         let Some(caller) = Self::caller(tier) else { return Vec::new() };
-        let bench = self.bench.as_ref().filter(|_| tier == Tier::App).and_then(|identity| identity.pin().ok());
+        let bench =
+            self.bench.as_ref().filter(|_| tier == Tier::App).and_then(|identity| identity.pin().ok());
         self.of(caller).flat_map(|(_, member)| member.pins()).chain(bench).collect()
     }
 
@@ -166,7 +173,10 @@ impl Plan {
     }
 
     fn of(&self, tier: Tier) -> impl Iterator<Item = (InstanceId, &Member)> {
-        self.members.iter().filter(move |(instance, _)| instance.tier == tier).map(|(instance, member)| (*instance, member))
+        self.members
+            .iter()
+            .filter(move |(instance, _)| instance.tier == tier)
+            .map(|(instance, member)| (*instance, member))
     }
 
     /// What `instance` must know of the others now: who may call it, and whom it calls.
@@ -196,7 +206,13 @@ impl Plan {
         Ok(line?)
     }
 
-    fn fill<C>(&self, instance: InstanceId, member: &Member, clients: Vec<SpkiPin>, config: C) -> Bootstrap<C> {
+    fn fill<C>(
+        &self,
+        instance: InstanceId,
+        member: &Member,
+        clients: Vec<SpkiPin>,
+        config: C,
+    ) -> Bootstrap<C> {
         Bootstrap {
             instance,
             identity: member.identity.clone(),
@@ -227,7 +243,8 @@ impl Plan {
             sticky: public.then(|| hex(&self.sticky_key)),
             limits: ward_edge::EdgeLimits {
                 request_bytes: config.number("limits.body_megabytes") << 20,
-                header_bytes: usize::try_from(config.number("limits.header_kilobytes") << 10).unwrap_or(usize::MAX),
+                header_bytes: usize::try_from(config.number("limits.header_kilobytes") << 10)
+                    .unwrap_or(usize::MAX),
                 connections: usize::try_from(config.number("limits.connections")).unwrap_or(usize::MAX),
                 header_read_timeout_ms: config.number("limits.header_seconds") * 1_000,
                 body_read_timeout_ms: config.number("limits.body_seconds") * 1_000,
@@ -345,7 +362,11 @@ fn open_authority(custody: &Custody, file: &str, name: &str) -> anyhow::Result<C
     Ok(authority)
 }
 
-fn issue(authority: &CertificateAuthority, instance: InstanceId, lifetime: i64) -> anyhow::Result<IdentityMaterial> {
+fn issue(
+    authority: &CertificateAuthority,
+    instance: InstanceId,
+    lifetime: i64,
+) -> anyhow::Result<IdentityMaterial> {
     authority.issue(instance, lifetime).with_context(|| format!("cannot issue a certificate for {instance}"))
 }
 
@@ -360,7 +381,8 @@ fn listener(
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
         };
-        let identity = IdentityMaterial { certificate_pem: read(&certificate)?, private_key_pem: read(&key)?.into() };
+        let identity =
+            IdentityMaterial { certificate_pem: read(&certificate)?, private_key_pem: read(&key)?.into() };
         return Ok((None, identity, certificate));
     }
     let authority = open_authority(custody, "listener-authority.json", "Ward listener authority")?;

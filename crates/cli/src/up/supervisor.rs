@@ -56,7 +56,8 @@ pub(super) async fn run(
     let logs = plan.data().join("log");
     custody::make_private_directory(&logs)?;
     let (sender, mut events) = mpsc::unbounded_channel();
-    let members = plan.members().into_iter().map(|(instance, address)| (instance, State::new(address))).collect();
+    let members =
+        plan.members().into_iter().map(|(instance, address)| (instance, State::new(address))).collect();
     let mut supervisor = Supervisor { plan, members, events: sender, logs, format, table: Table::default() };
     for (instance, _) in supervisor.plan.members() {
         supervisor.start(instance)?;
@@ -95,7 +96,15 @@ pub(super) async fn run(
 
 impl State {
     fn new(address: SocketAddr) -> Self {
-        Self { address, child: None, ready: false, healthy: false, restarts: 0, started: Instant::now(), due: None }
+        Self {
+            address,
+            child: None,
+            ready: false,
+            healthy: false,
+            restarts: 0,
+            started: Instant::now(),
+            due: None,
+        }
     }
 
     const fn label(&self) -> &'static str {
@@ -147,7 +156,13 @@ impl Supervisor {
                     state.child = None;
                     state.ready = false;
                     state.healthy = false;
-                    event!(Warning, "instance.ended", instance = instance, code = code, restarts = state.restarts);
+                    event!(
+                        Warning,
+                        "instance.ended",
+                        instance = instance,
+                        code = code,
+                        restarts = state.restarts
+                    );
                 }
                 self.write_status();
             }
@@ -210,7 +225,10 @@ impl Supervisor {
             .map(|(instance, state)| Row {
                 instance: instance.to_string(),
                 address: state.address.to_string(),
-                process: state.child.as_ref().map_or_else(|| "-".to_owned(), |child| child.process.to_string()),
+                process: state
+                    .child
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), |child| child.process.to_string()),
                 state: state.label(),
                 restarts: state.restarts,
             })
@@ -241,7 +259,9 @@ impl Supervisor {
             "supervisor": std::process::id(), "address": self.plan.address().to_string(), "host": self.plan.host(),
             "trust": self.plan.trust().display().to_string(), "instances": instances,
         });
-        if custody::write_private(&super::status_file(self.plan.data()), status.to_string().as_bytes()).is_err() {
+        if custody::write_private(&super::status_file(self.plan.data()), status.to_string().as_bytes())
+            .is_err()
+        {
             event!(Warning, "status.write-failed");
         }
     }

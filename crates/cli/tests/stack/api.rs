@@ -27,7 +27,8 @@ fn create(client: &Https, resource: &Value) -> (String, Answer) {
 fn a_resource_lives_from_create_to_delete() {
     let stack = empty_stack();
     let client = stack.signed_in("system/*.cruds");
-    let (id, created) = create(&client, &json!({"resourceType": "Patient", "name": [{"family": "Lovelace"}]}));
+    let (id, created) =
+        create(&client, &json!({"resourceType": "Patient", "name": [{"family": "Lovelace"}]}));
     assert_eq!(created.header("etag"), Some("W/\"1\""));
     let location = created.header("location").unwrap();
     assert!(location.ends_with(&format!("/fhir/R4/Patient/{id}/_history/1")), "{location}");
@@ -58,8 +59,12 @@ fn a_resource_lives_from_create_to_delete() {
     assert_eq!(client.get(&path).status, 410);
     assert!(client.search("Patient", "family=king").json()["entry"].as_array().is_none_or(Vec::is_empty));
     let history = client.get(&format!("{path}/_history")).json();
-    let versions: Vec<&str> =
-        history["entry"].as_array().unwrap().iter().map(|entry| entry["request"]["method"].as_str().unwrap()).collect();
+    let versions: Vec<&str> = history["entry"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["request"]["method"].as_str().unwrap())
+        .collect();
     assert_eq!(versions, ["DELETE", "PUT", "POST"]);
     let all = client.get("/fhir/R4/Patient/_history").json();
     assert_eq!(all["entry"].as_array().unwrap().len(), 3);
@@ -107,16 +112,22 @@ fn patient_code_and_date_find_what_they_should() {
     let client = stack.signed_in("system/*.cruds");
     let (patient, _) = create(&client, &json!({"resourceType": "Patient"}));
     let (other, _) = create(&client, &json!({"resourceType": "Patient"}));
-    for (subject, code, day) in
-        [(&patient, "8867-4", "01"), (&patient, "8867-4", "20"), (&patient, "8310-5", "20"), (&other, "8867-4", "20")]
-    {
-        create(&client, &json!({
-            "resourceType": "Observation", "status": "final",
-            "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
-            "subject": {"reference": format!("Patient/{subject}")},
-            "effectiveDateTime": format!("2026-05-{day}T10:00:00Z"),
-            "valueQuantity": {"value": 70, "unit": "/min", "system": "http://unitsofmeasure.org", "code": "/min"},
-        }));
+    for (subject, code, day) in [
+        (&patient, "8867-4", "01"),
+        (&patient, "8867-4", "20"),
+        (&patient, "8310-5", "20"),
+        (&other, "8867-4", "20"),
+    ] {
+        create(
+            &client,
+            &json!({
+                "resourceType": "Observation", "status": "final",
+                "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+                "subject": {"reference": format!("Patient/{subject}")},
+                "effectiveDateTime": format!("2026-05-{day}T10:00:00Z"),
+                "valueQuantity": {"value": 70, "unit": "/min", "system": "http://unitsofmeasure.org", "code": "/min"},
+            }),
+        );
     }
     let count = |form: &str| {
         let answer = client.search("Observation", form);
@@ -151,7 +162,11 @@ fn no_phi_in_urls_unless_switched_on() {
         let answer = client.get(&format!("/fhir/R4/Patient?{query}"));
         assert_eq!(answer.status, 400, "{query}");
         issue(&answer);
-        assert!(answer.text().contains("POST") && answer.text().contains("/Patient/_search"), "{}", answer.text());
+        assert!(
+            answer.text().contains("POST") && answer.text().contains("/Patient/_search"),
+            "{}",
+            answer.text()
+        );
         assert!(!answer.text().contains("smith"));
     }
     assert_eq!(client.get("/fhir/R4/Patient?_count=5").status, 200);
@@ -161,16 +176,17 @@ fn no_phi_in_urls_unless_switched_on() {
 }
 
 fn stack_with_phi_in_urls() -> Stack {
-    stack(StackOptions { configuration: "[app]\nallow_phi_in_urls = true\n".to_owned(), ..Default::default() })
+    stack(StackOptions {
+        configuration: "[app]\nallow_phi_in_urls = true\n".to_owned(),
+        ..Default::default()
+    })
 }
 
 #[test]
 fn a_transaction_is_all_or_nothing() {
     let stack = empty_stack();
     let client = stack.signed_in("system/*.cruds");
-    let entry = |resource: Value, url: &str| {
-        json!({"fullUrl": format!("urn:uuid:{url}"), "resource": resource, "request": {"method": "POST", "url": resource["resourceType"]}})
-    };
+    let entry = |resource: Value, url: &str| json!({"fullUrl": format!("urn:uuid:{url}"), "resource": resource, "request": {"method": "POST", "url": resource["resourceType"]}});
     let patient_url = "0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0";
     let observation = json!({
         "resourceType": "Observation", "status": "final", "code": {"text": "pulse"},
@@ -188,7 +204,10 @@ fn a_transaction_is_all_or_nothing() {
         .iter()
         .map(|entry| entry["response"]["location"].as_str().unwrap().to_owned())
         .collect();
-    assert!(locations[0].contains("Observation/") && locations[1].contains("Patient/"), "in the order of the request");
+    assert!(
+        locations[0].contains("Observation/") && locations[1].contains("Patient/"),
+        "in the order of the request"
+    );
     let found = client.search("Observation", "_count=5").json();
     let reference = found["entry"][0]["resource"]["subject"]["reference"].as_str().unwrap().to_owned();
     assert!(locations[1].contains(&reference), "{reference} is not rewritten");
@@ -223,16 +242,19 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         ("nothing", Vec::new(), 400),
     ];
     for (what, body, status) in &cases {
-        let answer = client.send("POST", "/fhir/R4/Patient", &[("Content-Type", "application/fhir+json")], body);
+        let answer =
+            client.send("POST", "/fhir/R4/Patient", &[("Content-Type", "application/fhir+json")], body);
         issue(&answer);
-        let allowed = answer.status == *status || (matches!(*status, 400 | 422) && matches!(answer.status, 400 | 422));
+        let allowed =
+            answer.status == *status || (matches!(*status, 400 | 422) && matches!(answer.status, 400 | 422));
         assert!(allowed, "{what}: {} {}", answer.status, answer.text());
     }
     assert_eq!(client.get("/fhir/R4/Potato/1").status, 404);
     issue(&client.get("/fhir/R4/Potato/1"));
     assert_eq!(client.get("/fhir/R4/Patient/00000000-0000-4000-8000-000000000000").status, 404);
     assert_eq!(client.send("PUT", "/fhir/R4/Patient", &[], b"{}").status, 405);
-    let xml = client.send("POST", "/fhir/R4/Patient", &[("Content-Type", "application/fhir+xml")], b"<Patient/>");
+    let xml =
+        client.send("POST", "/fhir/R4/Patient", &[("Content-Type", "application/fhir+xml")], b"<Patient/>");
     assert_eq!(xml.status, 415);
     issue(&xml);
 
@@ -256,7 +278,10 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
     assert!(refused, "{sent} bytes were taken: {}", String::from_utf8_lossy(&answer));
 
     // A slow client is let go.
-    for start in ["GET /fhir/R4/metadata HTTP/1.1\r\nHost: loc", "POST /fhir/R4/Patient HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"] {
+    for start in [
+        "GET /fhir/R4/metadata HTTP/1.1\r\nHost: loc",
+        "POST /fhir/R4/Patient HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{",
+    ] {
         let mut stream = client.connect().unwrap();
         stream.write_all(start.as_bytes()).unwrap();
         let started = Instant::now();
@@ -265,8 +290,14 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         assert!(started.elapsed() < Duration::from_secs(40), "a slow client held its connection");
     }
 
-    assert!(client.search("Patient", "_count=1").json()["entry"].as_array().is_none_or(Vec::is_empty), "nothing stored");
-    assert!(stack.status()["instances"].as_array().unwrap().iter().all(|one| one["restarts"] == 0), "nobody died");
+    assert!(
+        client.search("Patient", "_count=1").json()["entry"].as_array().is_none_or(Vec::is_empty),
+        "nothing stored"
+    );
+    assert!(
+        stack.status()["instances"].as_array().unwrap().iter().all(|one| one["restarts"] == 0),
+        "nobody died"
+    );
     let logs = stack.logs();
     assert!(!logs.contains("\"panic\""), "{logs}");
 }

@@ -12,7 +12,10 @@ const DEMO_SEED: &str = "20261";
 
 fn run(stack: &Stack, script: &str, patient: &Value, secrets: &[String]) {
     let chromium = "/usr/bin/chromium";
-    assert!(std::path::Path::new(chromium).exists(), "Chromium is missing: run `cargo xtask test`, which installs it");
+    assert!(
+        std::path::Path::new(chromium).exists(),
+        "Chromium is missing: run `cargo xtask test`, which installs it"
+    );
     let mut command = Command::new("node");
     command
         .arg(repository("crates/cli/tests/browser").join(script))
@@ -38,8 +41,10 @@ fn run(stack: &Stack, script: &str, patient: &Value, secrets: &[String]) {
 fn a_clinician_enrols_reads_a_record_adds_to_it_and_sees_who_looked() {
     let stack = stack(StackOptions { demo_patients: 8, ..Default::default() });
     let population = stack.ward(&["population", "--patients", "8", "--seed", DEMO_SEED]).stdout;
-    let resources: Vec<Value> =
-        String::from_utf8_lossy(&population).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let resources: Vec<Value> = String::from_utf8_lossy(&population)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let patient = resources.iter().find(|one| one["resourceType"] == "Patient").unwrap();
     let text = |pointer: &str| patient.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
     let secrets = ["/id", "/name/0/family", "/birthDate", "/identifier/0/value"].map(text);
@@ -49,6 +54,9 @@ fn a_clinician_enrols_reads_a_record_adds_to_it_and_sees_who_looked() {
 
 #[test]
 fn an_idle_session_warns_and_ends() {
-    let stack = stack(StackOptions { configuration: "[session]\nidle_minutes = 1\n".to_owned(), ..Default::default() });
+    let stack = stack(StackOptions {
+        configuration: "[session]\nidle_minutes = 1\n".to_owned(),
+        ..Default::default()
+    });
     run(&stack, "idle.mjs", &Value::Null, &[]);
 }

@@ -107,7 +107,8 @@ fn assert_clean(stack: &Stack, when: &str) {
     let mut all = Vec::new();
     files(&stack.data(), &mut all);
     all.push(stack.scratch().join("up.stderr"));
-    let began = std::fs::metadata(stack.data().join("keystore.json")).and_then(|data| data.modified()).unwrap();
+    let began =
+        std::fs::metadata(stack.data().join("keystore.json")).and_then(|data| data.modified()).unwrap();
     for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
         let path = entry.path();
         let is_new = entry.metadata().and_then(|data| data.modified()).is_ok_and(|changed| changed >= began);
@@ -165,17 +166,37 @@ fn no_canary_leaves_the_envelopes() {
     // Through errors: whatever is wrong must not come back, nor be logged.
     let canary = canaries.text();
     let bad: Vec<(&str, String, String)> = vec![
-        ("POST", "/fhir/R4/Patient".to_owned(), format!("{{\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"{canary}\"")),
-        ("POST", "/fhir/R4/Patient".to_owned(), json!({"resourceType": "Patient", canary.clone(): 1}).to_string()),
-        ("POST", "/fhir/R4/Patient".to_owned(), json!({"resourceType": "Patient", "gender": canary}).to_string()),
-        ("POST", "/fhir/R4/Patient".to_owned(), json!({"resourceType": "Patient", "birthDate": canary}).to_string()),
+        (
+            "POST",
+            "/fhir/R4/Patient".to_owned(),
+            format!("{{\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"{canary}\""),
+        ),
+        (
+            "POST",
+            "/fhir/R4/Patient".to_owned(),
+            json!({"resourceType": "Patient", canary.clone(): 1}).to_string(),
+        ),
+        (
+            "POST",
+            "/fhir/R4/Patient".to_owned(),
+            json!({"resourceType": "Patient", "gender": canary}).to_string(),
+        ),
+        (
+            "POST",
+            "/fhir/R4/Patient".to_owned(),
+            json!({"resourceType": "Patient", "birthDate": canary}).to_string(),
+        ),
         ("POST", "/fhir/R4/Patient".to_owned(), json!({"resourceType": canary}).to_string()),
         ("POST", format!("/fhir/R4/{canary}"), json!({"resourceType": "Patient"}).to_string()),
         ("GET", format!("/fhir/R4/Patient/{canary}"), String::new()),
         ("GET", format!("/fhir/R4/Patient?family={canary}"), String::new()),
         ("GET", format!("/fhir/R4/Patient?{canary}=1"), String::new()),
         ("GET", format!("/{canary}"), String::new()),
-        ("PUT", format!("/fhir/R4/Patient/{canary}x"), json!({"resourceType": "Patient", "id": canary}).to_string()),
+        (
+            "PUT",
+            format!("/fhir/R4/Patient/{canary}x"),
+            json!({"resourceType": "Patient", "id": canary}).to_string(),
+        ),
     ];
     for (method, path, body) in &bad {
         let answer = client.send(method, path, &[("Content-Type", "application/fhir+json")], body.as_bytes());
@@ -200,7 +221,10 @@ fn no_canary_leaves_the_envelopes() {
     stack.start_again();
     let directory = stack.scratch().join("export");
     stack.ward_json(&["export", directory.to_str().unwrap()]);
-    assert!(std::fs::read_to_string(directory.join("Patient.ndjson")).unwrap().contains(MARK), "the export is real");
+    assert!(
+        std::fs::read_to_string(directory.join("Patient.ndjson")).unwrap().contains(MARK),
+        "the export is real"
+    );
     assert_clean(&stack, "after export");
 }
 
@@ -214,7 +238,11 @@ fn processes_leave_no_core_and_cannot_be_read_by_others_of_the_same_user() {
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
         // A process that is not dumpable belongs to root in /proc, whoever runs it; as root, ask the kernel.
         let arguments = Command::new("cat").arg(format!("/proc/{process}/cmdline")).output().unwrap().stdout;
-        assert_eq!(String::from_utf8_lossy(&arguments).matches('\0').count(), 3, "no secret among the arguments");
+        assert_eq!(
+            String::from_utf8_lossy(&arguments).matches('\0').count(),
+            3,
+            "no secret among the arguments"
+        );
         let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
         assert!(environment.is_empty(), "{name} inherits an environment");
     }

@@ -29,7 +29,10 @@ fn every_problem_of_a_configuration_is_told_at_once() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("bad.toml:2: `web.instances` must be a whole number from 1 to 16"), "{text}");
-    assert!(text.contains("bad.toml:4: `listener.adress` is not a setting; did you mean `listener.address`?"), "{text}");
+    assert!(
+        text.contains("bad.toml:4: `listener.adress` is not a setting; did you mean `listener.address`?"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -59,7 +62,10 @@ fn a_passphrase_file_that_others_can_read_is_refused() {
 fn the_audit_log_verifies_and_knows_who_looked() {
     let stack = stack(StackOptions { demo_patients: 1, ..Default::default() });
     let client = stack.signed_in("system/*.rs");
-    let patient = client.search("Patient", "_count=1").json()["entry"][0]["resource"]["id"].as_str().unwrap().to_owned();
+    let patient = client.search("Patient", "_count=1").json()["entry"][0]["resource"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(client.get(&format!("/fhir/R4/Patient/{patient}")).status, 200);
     let who = stack.ward_json(&["audit", "who", "--patient", &patient]);
     let actions: Vec<&str> =
@@ -97,9 +103,14 @@ fn collect(directory: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
 fn doctor_says_what_to_do_and_only_one_stack_runs_on_a_directory() {
     let stack = empty_stack();
     let output = stack.ward(&["doctor"]);
-    let checks: Vec<Value> =
-        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(checks.iter().any(|check| check["check"] == "core dumps" && check["state"] == "good"), "{checks:?}");
+    let checks: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        checks.iter().any(|check| check["check"] == "core dumps" && check["state"] == "good"),
+        "{checks:?}"
+    );
     let second = stack.ward(&["up", "--demo"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stdout).contains("another `ward up` runs"));

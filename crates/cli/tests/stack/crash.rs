@@ -58,8 +58,12 @@ fn check(stack: &Stack, acknowledged: &BTreeSet<String>, minimum: usize) {
     assert!(verified["entries"].as_u64().unwrap() as usize >= acknowledged.len());
     for id in acknowledged.iter().take(50) {
         let who = stack.ward_json(&["audit", "who", "--patient", id]);
-        let actions: Vec<&str> =
-            who["accesses"].as_array().unwrap().iter().map(|access| access["action"].as_str().unwrap()).collect();
+        let actions: Vec<&str> = who["accesses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|access| access["action"].as_str().unwrap())
+            .collect();
         assert!(actions.contains(&"create"), "no audit entry for a write: {who}");
     }
 }

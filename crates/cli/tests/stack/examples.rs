@@ -157,7 +157,9 @@ fn a_synthetic_population_goes_in_and_comes_back_equal() {
     let stack = empty_stack();
     let source = repository("../shared/data/synthea/r4.ndjson.gz");
     let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(std::fs::File::open(&source).unwrap()).read_to_string(&mut text).unwrap();
+    flate2::read::MultiGzDecoder::new(std::fs::File::open(&source).unwrap())
+        .read_to_string(&mut text)
+        .unwrap();
     // The file holds some organizations and practitioners several times, 28 of them in a later form at its end.
     let mut last: BTreeMap<(String, String), Value> = BTreeMap::new();
     for line in text.lines() {

@@ -1,4 +1,5 @@
 //! The whole stack, through its public doors: real processes, real TLS, real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod api;
 mod browser;
