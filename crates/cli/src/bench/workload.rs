@@ -60,7 +60,7 @@ pub(super) struct Workload {
     patients: usize,
     requests: usize,
     created: Vec<String>,
-    /// Every twentieth patient shares a family name, so that a search by name finds twenty of a thousand… or so.
+    /// In every name of this run, so that another run on the same server does not find them.
     run: String,
 }
 
@@ -207,9 +207,15 @@ impl Workload {
         }
     }
 
-    /// Twenty patients share each family name.
+    /// Twenty patients share each family name. Names differ from their first letters on, as people's do.
     fn family(&self, number: usize) -> String {
-        format!("{}family{}", self.run, number % (self.patients / 20).max(1))
+        let family = number % (self.patients / 20).max(1);
+        let letters = |number: usize| {
+            let (first, second) = (b"bcdfghjklmnpqrstvwxz", b"aeiou");
+            let at = |letters: &[u8], index: usize| char::from(letters.get(index % letters.len()).copied().unwrap_or(b'a'));
+            [at(first, number), at(second, number / 20), at(first, number / 100), at(second, number / 2_000)]
+        };
+        format!("{}{}", letters(family.wrapping_mul(7)).iter().collect::<String>(), self.run)
     }
 
     fn patient(&self, number: usize) -> Value {
