@@ -1,5 +1,6 @@
 //! How many entries a second the log takes, by the size of a batch: `cargo run -p ward-audit --example append_speed
 //! [DIRECTORY]`. The directory decides whose disk is measured.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! The sealed formats and tokens: what opens, what must not, and that the formats stay as they are.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::collections::HashMap;
 

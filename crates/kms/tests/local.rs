@@ -1,4 +1,5 @@
 //! The local keystore: it opens with its passphrase alone, survives rotation, and notices tampering.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use ward_base::{Secret, SystemRandom};
 use ward_keys::{EncryptionContext, KeyVersion, Kms, KmsError};

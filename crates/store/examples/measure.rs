@@ -1,6 +1,6 @@
 //! Measures the store alone: `measure [PATIENTS]`. Writes to a temporary directory; prints microseconds for each
 //! operation on one thread of the caller, with everything on: encryption, blind index, group commit, fsync.
-
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::{error::Error, sync::Arc, time::Instant};

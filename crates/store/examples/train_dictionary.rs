@@ -4,6 +4,7 @@
 //! in which the store compresses it, once with and once without its narrative. Use only public, fictional
 //! resources: the dictionary is kept in the repository. Never train over an existing file of another format
 //! number, since the bodies written with it would become unreadable.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -41,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let Some(members) = resource.as_object_mut() else { continue };
         let named = members.get("resourceType").and_then(|name| name.as_str());
-        if !named.is_some_and(|name| !LEFT_OUT.contains(&name)) {
+        if named.is_none_or(|name| LEFT_OUT.contains(&name)) {
             continue;
         }
         for sample in [serde_json::to_vec(members)?, {

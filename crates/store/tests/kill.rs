@@ -1,4 +1,5 @@
 //! Twenty times, a process that writes is killed with SIGKILL. Every write it acknowledged is there afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod common;
 

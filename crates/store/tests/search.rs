@@ -1,4 +1,5 @@
 //! Search gives what a plain filter over everything gives, in the same order, page by page.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod common;
 
@@ -143,11 +144,14 @@ async fn a_position_of_another_order_is_refused() {
     assert_eq!((counted.total, counted.hits.len()), (Some(3), 0));
 }
 
+/// Type, id, and what is there now with the time it was written.
+type Kept = (String, String, Option<(Value, Timestamp)>);
+
 /// What the store is compared with: everything in a list, every question asked of every resource.
 #[derive(Default)]
 struct Plain {
     /// In the order in which they were first stored.
-    resources: Vec<(String, String, Option<(Value, Timestamp)>)>,
+    resources: Vec<Kept>,
 }
 
 impl Plain {

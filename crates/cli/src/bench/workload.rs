@@ -212,7 +212,9 @@ impl Workload {
         let family = number % (self.patients / 20).max(1);
         let letters = |number: usize| {
             let (first, second) = (b"bcdfghjklmnpqrstvwxz", b"aeiou");
-            let at = |letters: &[u8], index: usize| char::from(letters.get(index % letters.len()).copied().unwrap_or(b'a'));
+            let at = |letters: &[u8], index: usize| {
+                char::from(letters.get(index % letters.len()).copied().unwrap_or(b'a'))
+            };
             [at(first, number), at(second, number / 20), at(first, number / 100), at(second, number / 2_000)]
         };
         format!("{}{}", letters(family.wrapping_mul(7)).iter().collect::<String>(), self.run)
