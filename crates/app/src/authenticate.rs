@@ -154,3 +154,69 @@ pub(crate) fn encode(record: &impl serde::Serialize) -> Result<Vec<u8>, Problem>
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(record: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(record).map_err(|_| StoreError::Corrupt.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ward_base::{Clock as _, FixedClock, RequestId, SystemRandom};
+    use ward_identity::Scopes;
+
+    #[tokio::test]
+    async fn a_token_is_good_until_its_time_and_no_longer_than_its_account() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(FixedClock::new(Timestamp(1_790_000_000_000_000)));
+        let app = Arc::new(
+            crate::start::open(&crate::start::tests::config(directory.path()), clock.clone()).unwrap(),
+        );
+        let (token, key) = token::new_token(&SystemRandom);
+        let scopes = Scopes::parse("system/*.rs").unwrap();
+        let client = ClientRecord {
+            id: "c".to_owned(),
+            scopes: scopes.clone(),
+            roles: vec![],
+            ..app.operator.clone()
+        };
+        let holder = Holder::Client { id: "c".to_owned(), scopes };
+        let record = SessionRecord::start(holder, clock.now(), 0, 300);
+        let disabled = ClientRecord { disabled: true, ..client.clone() };
+        let put = |client: ClientRecord| {
+            let (app, key, record) = (app.clone(), key.clone(), record.clone());
+            async move {
+                let stored = app.store.write(move |transaction| {
+                    put_session(transaction, &key, &record)?;
+                    Ok::<_, Problem>(transaction.put_record(
+                        RecordKind::Client,
+                        "c",
+                        &encode(&client)?,
+                        None,
+                    )?)
+                });
+                stored.await.unwrap();
+            }
+        };
+        put(client).await;
+        let bearer = format!("Bearer {}", std::str::from_utf8(token.expose()).unwrap());
+        let ask = |authorization: String| {
+            let (app, now) = (app.clone(), clock.now());
+            async move {
+                let request =
+                    Request { id: RequestId::new(&FixedClock::new(now), &SystemRandom), now, purpose: None };
+                authenticate(&app, Some(&authorization), request, false)
+                    .await
+                    .map(|_| ())
+                    .map_err(|problem| problem.status().as_u16())
+            }
+        };
+        assert_eq!(ask(bearer.clone()).await, Ok(()));
+        assert_eq!(ask(bearer.replace("Bearer", "Basic")).await, Err(401));
+        assert_eq!(ask(format!("{bearer}x")).await, Err(401));
+        clock.advance_seconds(299);
+        assert_eq!(ask(bearer.clone()).await, Ok(()));
+        put(disabled).await;
+        app.sessions.forget_all();
+        assert_eq!(ask(bearer.clone()).await, Err(401), "a disabled account");
+        clock.advance_seconds(1);
+        assert_eq!(ask(bearer).await, Err(401), "an expired token");
+        app.store.close().await;
+    }
+}

@@ -31,6 +31,7 @@ mod trail;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use ward_base::SystemClock;
 use ward_monitor::event;
 use ward_transport::control::{Bootstrap, Update};
 use ward_transport::{Node, ServerLimits};
@@ -46,7 +47,7 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     let node = Node::new(&bootstrap)?;
     let config = bootstrap.config;
     let limits = ServerLimits { body_bytes_max: config.limits.body_bytes, ..ServerLimits::default() };
-    let opened = tokio::task::spawn_blocking(move || start::open(&config)).await;
+    let opened = tokio::task::spawn_blocking(move || start::open(&config, Arc::new(SystemClock))).await;
     let app = Arc::new(opened.map_err(|_| StartError::Settings)??);
     start::check_audit_log(&app).await?;
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));

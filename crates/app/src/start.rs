@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ward_audit::{AuditError, AuditKeys};
-use ward_base::{Clock as _, Secret, SystemClock, SystemRandom};
+use ward_base::{Clock, Secret, SystemRandom, Timestamp};
 use ward_identity::{ClientKeys, ClientRecord, Role, Scopes};
 use ward_keys::{KeyRing, KmsError, Tokenizer, WrappedKey};
 use ward_kms::RootKeys;
@@ -49,9 +49,8 @@ pub enum StartError {
 }
 
 /// Opens everything. Blocks.
-pub(crate) fn open(config: &AppConfig) -> Result<App, StartError> {
+pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, StartError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.directory)?;
-    let clock = Arc::new(SystemClock);
     let random = Arc::new(SystemRandom);
     let ring = Arc::new(tenant_keys(config)?);
     let base = format!("{}/fhir/R4", config.public_origin);
@@ -70,7 +69,7 @@ pub(crate) fn open(config: &AppConfig) -> Result<App, StartError> {
         store,
         sessions: Sessions::default(),
         cursors: Cursors::new(ring.derive("cursor")),
-        operator: operator(config)?,
+        operator: operator(config, clock.now())?,
         import_ids: Tokenizer::new(&ring.derive("import-id")),
         clock,
         random,
@@ -98,14 +97,14 @@ pub(crate) async fn check_audit_log(app: &App) -> Result<(), StartError> {
     }
 }
 
-fn operator(config: &AppConfig) -> Result<ClientRecord, StartError> {
+fn operator(config: &AppConfig, now: Timestamp) -> Result<ClientRecord, StartError> {
     Ok(ClientRecord {
         id: OPERATOR.to_owned(),
         name: "Operator of this host".to_owned(),
         scopes: Scopes::parse("system/*.cruds").map_err(|_| StartError::Settings)?,
         keys: ClientKeys::from_jwks(&config.operator_jwks).map_err(|_| StartError::Settings)?,
         roles: vec![Role::Operator],
-        created: SystemClock.now(),
+        created: now,
         disabled: false,
     })
 }
@@ -139,5 +138,83 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::AppLimits;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+    use ward_base::FixedClock;
+
+    pub(crate) fn config(directory: &Path) -> AppConfig {
+        let coordinate = URL_SAFE_NO_PAD.encode([7; 48]);
+        AppConfig {
+            directory: directory.join("app"),
+            tenant: "test".to_owned(),
+            root_key: "07".repeat(32).into(),
+            public_origin: "https://ward.test".to_owned(),
+            operator_jwks: json!({"keys": [{"kty": "EC", "crv": "P-384", "x": coordinate, "y": coordinate}]}),
+            audit_origin: "ward.test/audit/app-1".to_owned(),
+            accept_client_ids: false,
+            allow_phi_in_urls: false,
+            cached_data_keys: 100,
+            idle_seconds: 900,
+            absolute_seconds: 43_200,
+            limits: AppLimits { body_bytes: 1 << 20, json_depth: 64, bundle_entries: 100, page_size: 100 },
+        }
+    }
+
+    fn clock() -> Arc<dyn Clock> {
+        Arc::new(FixedClock::new(Timestamp(1_790_000_000_000_000)))
+    }
+
+    async fn close(app: App) {
+        app.store.close().await;
+        app.trail.close();
+    }
+
+    #[tokio::test]
+    async fn an_audit_log_that_is_not_the_one_remembered_stops_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        let app = open(&config, clock()).unwrap();
+        let entry = || {
+            let id = ward_base::RequestId::new(&*app.clock, &*app.random);
+            ward_audit::Entry::new(
+                app.clock.now(),
+                id,
+                ward_audit::Class::Rest,
+                "read",
+                ward_audit::Outcome::Success,
+            )
+        };
+        app.trail.append(vec![entry(), entry(), entry()]).await.unwrap();
+        assert_eq!(crate::jobs::remember_audit_log(&app, 0).await.unwrap(), 3);
+        check_audit_log(&app).await.unwrap();
+        close(app).await;
+        // Somebody removes the whole log: a new one is consistent in itself, but not what the database remembers.
+        std::fs::remove_dir_all(config.directory.join("audit")).unwrap();
+        let app = open(&config, clock()).unwrap();
+        assert!(matches!(check_audit_log(&app).await, Err(StartError::AuditAltered)));
+        close(app).await;
+    }
+
+    #[tokio::test]
+    async fn keys_and_database_must_belong_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        close(open(&config, clock()).unwrap()).await;
+        let other = AppConfig { root_key: "08".repeat(32).into(), ..config.clone() };
+        assert!(matches!(open(&other, clock()), Err(StartError::Keys(_))));
+        let other = AppConfig { tenant: "another".to_owned(), ..config.clone() };
+        assert!(matches!(open(&other, clock()), Err(StartError::Keys(_))));
+        std::fs::rename(config.directory.join("tenant-key"), directory.path().join("kept")).unwrap();
+        assert!(matches!(open(&config, clock()), Err(StartError::TenantKeyMissing)));
+        std::fs::rename(directory.path().join("kept"), config.directory.join("tenant-key")).unwrap();
+        close(open(&config, clock()).unwrap()).await;
     }
 }

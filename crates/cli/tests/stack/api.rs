@@ -222,6 +222,74 @@ fn a_transaction_is_all_or_nothing() {
 }
 
 #[test]
+fn a_batch_is_each_for_itself() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let (id, _) = create(&client, &json!({"resourceType": "Patient", "name": [{"family": "Batch"}]}));
+    let batch = json!({"resourceType": "Bundle", "type": "batch", "entry": [
+        {"request": {"method": "GET", "url": format!("Patient/{id}")}},
+        {"resource": {"resourceType": "Patient", "gender": "no-such-gender"}, "request": {"method": "POST", "url": "Patient"}},
+        {"resource": {"resourceType": "Patient", "name": [{"family": "Second"}]}, "request": {"method": "POST", "url": "Patient"}},
+        {"request": {"method": "GET", "url": "Patient?family=batch"}},
+        {"request": {"method": "DELETE", "url": format!("Patient/{id}")}},
+        {"request": {"method": "GET", "url": "Patient/00000000-0000-4000-8000-000000000000"}},
+    ]});
+    let answer = client.post("/fhir/R4", &batch);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    let entry = |index: usize| &answer["entry"][index];
+    let status = |index: usize| entry(index)["response"]["status"].as_str().unwrap()[..3].to_owned();
+    let statuses: Vec<String> = (0..6).map(status).collect();
+    assert_eq!(&statuses[1..], ["422", "201", "200", "204", "404"]);
+    assert_eq!(entry(1)["response"]["outcome"]["resourceType"], "OperationOutcome");
+    assert_eq!(client.search("Patient", "family=second").json()["entry"].as_array().unwrap().len(), 1);
+    assert_eq!(client.get(&format!("/fhir/R4/Patient/{id}")).status, 410);
+
+    // A client that may only read gets what it may, entry by entry.
+    let reader = stack.signed_in("system/*.rs");
+    let refused = reader.post("/fhir/R4", &batch).json();
+    assert!(refused["entry"][2]["response"]["status"].as_str().unwrap().starts_with("403"), "{refused}");
+    assert_eq!(client.search("Patient", "family=second").json()["entry"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_asked_for_in_parts_or_not_at_all_comes_so() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let patient = json!({"resourceType": "Patient", "active": true, "name": [{"family": "Part"}], "birthDate": "1980-01-01"});
+    let json_body = patient.to_string();
+    let prefer = |value: &str| {
+        let headers = [("Content-Type", "application/fhir+json"), ("Prefer", value)];
+        client.send("POST", "/fhir/R4/Patient", &headers, json_body.as_bytes())
+    };
+    assert!(prefer("return=minimal").body.is_empty());
+    assert_eq!(prefer("return=OperationOutcome").json()["resourceType"], "OperationOutcome");
+    let (id, _) = create(&client, &patient);
+    let path = format!("/fhir/R4/Patient/{id}");
+    let read = client.get(&path);
+    assert_eq!(client.send("GET", &path, &[("If-None-Match", "W/\"1\"")], b"").status, 304);
+    let modified = read.header("last-modified").unwrap().to_owned();
+    assert_eq!(client.send("GET", &path, &[("If-Modified-Since", &modified)], b"").status, 304);
+    assert_eq!(client.send("GET", &path, &[("If-None-Match", "W/\"2\"")], b"").status, 200);
+    let head = client.send("HEAD", &path, &[], b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(client.send("GET", &path, &[("Accept", "application/fhir+xml")], b"").status, 406);
+    assert_eq!(client.get(&format!("{path}?_format=json")).status, 200);
+    assert_eq!(client.get(&format!("{path}?_format=xml")).status, 406);
+    let part = client.get(&format!("{path}?_elements=active")).json();
+    assert_eq!((part["active"].as_bool(), part.get("name")), (Some(true), None));
+    assert_eq!(part["meta"]["tag"][0]["code"], "SUBSETTED");
+    let found =
+        client.search("Patient", "family=part&_elements=birthDate&_sort=birthdate&_total=accurate").json();
+    assert_eq!(found["total"], 3);
+    assert_eq!(found["entry"][0]["resource"]["birthDate"], "1980-01-01");
+    assert!(found["entry"][0]["resource"].get("name").is_none());
+    let links: Vec<&str> =
+        found["link"].as_array().unwrap().iter().filter_map(|link| link["url"].as_str()).collect();
+    assert!(links.iter().all(|link| !link.contains("part")), "a link tells what was searched for: {links:?}");
+}
+
+#[test]
 fn bad_input_gets_a_clear_error_and_changes_nothing() {
     let stack = stack(StackOptions {
         configuration: "[limits]\nbody_megabytes = 2\nheader_seconds = 2\nbody_seconds = 2\n".to_owned(),

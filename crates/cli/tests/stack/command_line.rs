@@ -92,6 +92,55 @@ fn an_altered_audit_log_is_noticed() {
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+#[test]
+fn files_of_every_kind_go_in_and_what_is_wrong_is_told_by_place() {
+    let stack = empty_stack();
+    let directory = stack.scratch().join("in");
+    std::fs::create_dir(&directory).unwrap();
+    let patient = "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0";
+    let bundle = serde_json::json!({"resourceType": "Bundle", "type": "collection", "entry": [
+        {"fullUrl": patient, "resource": {"resourceType": "Patient", "id": "from-a-bundle"}},
+        {"fullUrl": "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e1", "resource": {
+            "resourceType": "Observation", "id": "of-it", "status": "final", "code": {"text": "x"},
+            "subject": {"reference": patient}}},
+    ]});
+    std::fs::write(directory.join("bundle.json"), serde_json::to_vec_pretty(&bundle).unwrap()).unwrap();
+    std::fs::write(
+        directory.join("one.json"),
+        r#"{"resourceType": "Organization", "id": "one", "name": "One"}"#,
+    )
+    .unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, b"{\"resourceType\":\"Basic\",\"code\":{\"text\":\"no id\"}}\n")
+        .unwrap();
+    std::fs::write(directory.join("packed.ndjson.gz"), packed.finish().unwrap()).unwrap();
+    let lines = "{\"resourceType\":\"Patient\",\"id\":\"good\"}\n\n{\"resourceType\":\"Patient\",\"birthDate\":\"1x\"}\nnot json\n";
+    std::fs::write(directory.join("some.ndjson"), lines).unwrap();
+    std::fs::write(directory.join("notes.txt"), "not for import").unwrap();
+
+    let import = || {
+        let output = stack.ward(&["import", directory.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "something was rejected");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str::<Value>(text.lines().next().unwrap()).unwrap()
+    };
+    let first = import();
+    assert_eq!(first["accepted"], 5, "{first}");
+    let places: Vec<&str> =
+        first["rejections"].as_array().unwrap().iter().map(|one| one["place"].as_str().unwrap()).collect();
+    assert_eq!(places.len(), 2);
+    assert!(places[0].ends_with("some.ndjson:3") && places[1].ends_with("some.ndjson:4"), "{places:?}");
+    let again = import();
+    assert_eq!(again["types"]["Basic"]["unchanged"], 1, "what has no id is known again: {again}");
+    assert!(
+        again["types"].as_object().unwrap().values().all(|counts| counts.get("created").is_none()),
+        "{again}"
+    );
+    let client = stack.signed_in("system/*.rs");
+    let observation = client.get("/fhir/R4/Observation/of-it").json();
+    assert_eq!(observation["subject"]["reference"], "Patient/from-a-bundle");
+}
+
 fn collect(directory: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
