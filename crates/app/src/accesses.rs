@@ -47,9 +47,10 @@ pub(crate) async fn accesses(call: &mut Call, body: RequestBody) -> Result<Reply
 /// What one request did to one type of resource.
 struct Line<'a> {
     access: &'a Access,
-    /// What became of the request: what an intent came to is in its last entry.
-    outcome: Outcome,
-    count: u32,
+    /// How it ended; what an intent came to may stand in the last entry of its request.
+    ended: Option<Outcome>,
+    intended: u32,
+    done: u32,
 }
 
 /// One line for all entries of a request that say the same, in the order of the log.
@@ -57,32 +58,32 @@ fn summed_up(found: &[Access]) -> Vec<Line<'_>> {
     let mut ends: HashMap<RequestId, Outcome> = HashMap::new();
     let mut intended: HashSet<RequestId> = HashSet::new();
     for access in found {
-        match access.outcome {
-            Outcome::Intent => {
-                intended.insert(access.request);
-            }
-            outcome => {
-                ends.entry(access.request).or_insert(outcome);
-            }
+        if access.outcome == Outcome::Intent {
+            intended.insert(access.request);
+        } else {
+            ends.entry(access.request).or_insert(access.outcome);
         }
     }
     let mut lines: Vec<Line<'_>> = Vec::new();
     let mut places: HashMap<(RequestId, &str, Option<&str>), usize> = HashMap::new();
     for access in found {
-        // Where there were intents, they say what was done, and the end only how it ended.
-        if access.outcome != Outcome::Intent && intended.contains(&access.request) {
+        let ended = Some(access.outcome).filter(|outcome| *outcome != Outcome::Intent);
+        // The end of a request about many resources tells how it ended, and its intents what it was about.
+        if ended.is_some() && access.resource_type.is_none() && intended.contains(&access.request) {
             continue;
         }
         let key = (access.request, access.action.as_str(), access.resource_type.as_deref());
         let place = *places.entry(key).or_insert(lines.len());
-        match lines.get_mut(place) {
-            Some(line) => line.count = line.count.saturating_add(access.rows),
-            None => lines.push(Line {
-                access,
-                outcome: ends.get(&access.request).copied().unwrap_or(access.outcome),
-                count: access.rows,
-            }),
+        if lines.len() == place {
+            lines.push(Line { access, ended: None, intended: 0, done: 0 });
         }
+        let Some(line) = lines.get_mut(place) else { continue };
+        let sum = if ended.is_some() { &mut line.done } else { &mut line.intended };
+        *sum = sum.saturating_add(access.rows);
+        line.ended = line.ended.or(ended);
+    }
+    for line in &mut lines {
+        line.ended = line.ended.or_else(|| ends.get(&line.access.request).copied());
     }
     lines
 }
@@ -96,7 +97,8 @@ impl Line<'_> {
         };
         json!({
             "time": access.time.to_instant(), "who": who, "roles": access.roles, "action": access.action,
-            "outcome": self.outcome.name(), "resource_type": access.resource_type, "count": self.count,
+            "outcome": self.ended.unwrap_or(Outcome::Intent).name(), "resource_type": access.resource_type,
+            "count": if self.done > 0 { self.done } else { self.intended },
             "purpose": access.purpose, "request": access.request.to_string(),
             "address": access.address.as_ref().map(|address| address.expose().to_string()),
         })

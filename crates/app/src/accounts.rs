@@ -7,12 +7,13 @@ use ward_base::ResourceId;
 use ward_fhir::outcome::IssueCode;
 use ward_identity::totp::TotpSecret;
 use ward_identity::{
-    ClientKeys, ClientRecord, EnrolmentRecord, Permission, Role, Scopes, UserRecord, Username, token,
+    ClientKeys, ClientRecord, EnrolmentRecord, Holder, Permission, Role, Scopes, SessionRecord, UserRecord,
+    Username, token,
 };
 use ward_store::{RecordKind, Transaction};
 use ward_transport::RequestBody;
 
-use crate::authenticate::{decode, encode, user};
+use crate::authenticate::{client, decode, encode, user};
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -145,6 +146,59 @@ pub(crate) async fn add_client(call: &mut Call, body: RequestBody) -> Result<Rep
         })
         .await?;
     Ok(Reply::json(StatusCode::CREATED, &json!({"client_id": id})))
+}
+
+/// `POST /ward/accounts`: `{"account", "disabled"}` ends or restores the access of a person (by user name) or of a
+/// service account (by id), at once: sessions and tokens of a disabled account are gone (45 CFR 164.308(a)(3)(ii)(C)).
+pub(crate) async fn set_disabled(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
+    call.doing(Class::Privilege, "set-account-disabled", None);
+    call.authenticate().await?;
+    call.permit(Permission::ManageUsers, None)?;
+    call.permit(Permission::ManageClients, None)?;
+    let asked = call.json(body).await?;
+    let account = text(&asked, "account")?.to_owned();
+    let disabled = asked
+        .get("disabled")
+        .and_then(Value::as_bool)
+        .ok_or_else(|| malformed("`disabled` must be true or false"))?;
+    call.entry.action = if disabled { "disable-account" } else { "enable-account" };
+    call.intend().await?;
+    let ended = call
+        .app
+        .store
+        .write(move |transaction| {
+            let id = transaction.record(RecordKind::Username, &account.to_lowercase())?;
+            let id = id.map(|id| String::from_utf8_lossy(&id).into_owned());
+            let id = if let Some(user) = id.as_deref().map(|id| user(transaction, id)).transpose()?.flatten()
+            {
+                put_user(transaction, &UserRecord { disabled, ..user.clone() })?;
+                user.id
+            } else if let Some(client) = client(transaction, &account)? {
+                let record = encode(&ClientRecord { disabled, ..client })?;
+                transaction.put_record(RecordKind::Client, &account, &record, None)?;
+                account
+            } else {
+                return Err(Problem::no_such_account());
+            };
+            if disabled { end_sessions(transaction, &id) } else { Ok(0) }
+        })
+        .await?;
+    call.app.sessions.forget_all();
+    Ok(Reply::json(StatusCode::OK, &json!({"disabled": disabled, "sessions_ended": ended})))
+}
+
+/// Ends every session and token of an account; says how many.
+fn end_sessions(transaction: &mut dyn Transaction, account: &str) -> Result<u64, Problem> {
+    let mut ended = 0;
+    for (key, record) in transaction.records(RecordKind::Session)? {
+        let session: SessionRecord = decode(&record)?;
+        let (Holder::User { id, .. } | Holder::Client { id, .. }) = &session.holder;
+        if id == account {
+            transaction.delete_record(RecordKind::Session, &key)?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
 }
 
 /// Writes a person's record.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use ward_base::{Clock, Random, ResourceId};
 use ward_fhir::ResourceType;
 use ward_identity::ClientRecord;
@@ -23,6 +25,10 @@ pub(crate) struct App {
     pub(crate) random: Arc<dyn Random>,
     /// The host's own service account. It is made of what the supervisor handed over and stands in no database.
     pub(crate) operator: ClientRecord,
+    /// What goes on by itself and is waited for at the end.
+    pub(crate) tasks: TaskTracker,
+    /// Turns at hashing a password, which takes 19 MiB each.
+    pub(crate) hashing: Semaphore,
     /// Names what is imported without an id.
     pub(crate) import_ids: Tokenizer,
     pub(crate) settings: Settings,

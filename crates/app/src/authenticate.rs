@@ -36,32 +36,54 @@ pub(crate) struct Found {
     read: Timestamp,
 }
 
-/// The sessions in use.
-pub(crate) struct Sessions(Mutex<LruCache<String, Found>>);
+/// The sessions in use. Credentials are not kept with them.
+pub(crate) struct Sessions(Mutex<Kept>);
+
+struct Kept {
+    found: LruCache<String, Found>,
+    /// Counts what was forgotten, so that what was read before is not put back.
+    generation: u64,
+}
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(NonZeroUsize::new(KEPT_MAX).unwrap_or(NonZeroUsize::MIN))))
+        let most = NonZeroUsize::new(KEPT_MAX).unwrap_or(NonZeroUsize::MIN);
+        Self(Mutex::new(Kept { found: LruCache::new(most), generation: 0 }))
     }
 }
 
 impl Sessions {
-    fn cache(&self) -> std::sync::MutexGuard<'_, LruCache<String, Found>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, key: &str, now: Timestamp) -> Option<Found> {
-        self.cache().get(key).filter(|found| now < found.read.plus_seconds(KEPT_SECONDS)).cloned()
+    /// What is known of a session, if anything, and the generation to put it back with.
+    fn get(&self, key: &str, now: Timestamp) -> (Option<Found>, u64) {
+        let mut kept = self.kept();
+        let found = kept.found.get(key).filter(|found| now < found.read.plus_seconds(KEPT_SECONDS)).cloned();
+        (found, kept.generation)
+    }
+
+    /// Keeps what was read, unless anything was forgotten since.
+    fn put(&self, key: String, found: Found, generation: u64) {
+        let mut kept = self.kept();
+        if kept.generation == generation {
+            kept.found.put(key, found);
+        }
     }
 
     /// Forgets one session.
     pub(crate) fn forget(&self, key: &str) {
-        self.cache().pop(key);
+        let mut kept = self.kept();
+        kept.found.pop(key);
+        kept.generation += 1;
     }
 
     /// Forgets all, since somebody's account was changed.
     pub(crate) fn forget_all(&self) {
-        self.cache().clear();
+        let mut kept = self.kept();
+        kept.found.clear();
+        kept.generation += 1;
     }
 }
 
@@ -77,7 +99,8 @@ pub(crate) async fn authenticate(
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .and_then(|(_, presented)| token::storage_key(presented.trim()))
         .ok_or_else(Problem::unauthenticated)?;
-    let mut found = match app.sessions.get(&key, request.now) {
+    let (kept, generation) = app.sessions.get(&key, request.now);
+    let mut found = match kept {
         Some(found) => found,
         None => read(app, &key, request.now).await?.ok_or_else(Problem::unauthenticated)?,
     };
@@ -90,7 +113,7 @@ pub(crate) async fn authenticate(
     if is_person && !passive && found.session.renew(request.now) {
         store_session(app, &key, &found.session).await?;
     }
-    app.sessions.cache().put(key.clone(), found.clone());
+    app.sessions.put(key.clone(), found.clone(), generation);
     Ok((op, found, key))
 }
 
@@ -101,7 +124,9 @@ async fn read(app: &Arc<App>, key: &str, now: Timestamp) -> Result<Option<Found>
             let Some(record) = session.record(RecordKind::Session, &key)? else { return Ok(None) };
             let record: SessionRecord = decode(&record)?;
             let account = match &record.holder {
-                Holder::User { id, .. } => user(session, id)?.map(Account::User),
+                Holder::User { id, .. } => {
+                    user(session, id)?.map(|user| Account::User(UserRecord { credentials: None, ..user }))
+                }
                 Holder::Client { id, .. } if id == OPERATOR => Some(Account::Client(operator)),
                 Holder::Client { id, .. } => client(session, id)?.map(Account::Client),
             };

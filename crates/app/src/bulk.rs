@@ -57,7 +57,7 @@ pub(crate) async fn import(
         [(name, value)] if name == "overwrite" => value == "true",
         _ => return Err(Problem::malformed(IssueCode::Value, "import takes `overwrite=true` only")),
     };
-    let body = call.body(body, &NDJSON, "application/x-ndjson").await?;
+    let body = call.body(body, &NDJSON, "application/x-ndjson", call.resource_bytes_max()).await?;
     let (app, limits) = (Arc::clone(&call.app), call.json_limits());
     let (ready, mut results) = tokio::task::spawn_blocking(move || prepare_lines(&app, &body, &limits))
         .await
@@ -204,7 +204,7 @@ pub(crate) async fn export(call: &mut Call, query: Option<&str>) -> Result<Reply
     call.entry.resource_type = Some(kind.name());
     let (sender, body) = Channel::<Bytes, BodyError>::new(4);
     let (app, entry) = (Arc::clone(&call.app), call.entry.clone());
-    tokio::spawn(async move {
+    call.app.tasks.spawn(async move {
         let mut sender = sender;
         if pages(&app, kind, &entry, &mut sender).await.is_err() {
             // The client sees an answer that was cut off, not a short one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 use ward_audit::{Actor, Class, Entry, Outcome};
 use ward_base::{Phi, RequestId, ResourceId, Timestamp};
@@ -24,6 +24,8 @@ const PURPOSE: &str = "x-ward-purpose-of-use";
 /// A page's question that nobody asked: it does not keep a session alive.
 const PASSIVE: &str = "x-ward-passive";
 const USER_AGENT_BYTES_MAX: usize = 512;
+/// The longest body that holds no resource.
+const JSON_BYTES_MAX: usize = 64 << 10;
 
 /// A request without its body.
 pub(crate) struct Call {
@@ -61,6 +63,11 @@ impl Call {
             Phi::new(String::from_utf8_lossy(agent.as_bytes()).chars().take(USER_AGENT_BYTES_MAX).collect())
         });
         Self { app, headers, now, id, entry, caller: None }
+    }
+
+    /// It is later than when the request came: its body took its time.
+    pub(crate) fn refresh(&mut self) {
+        self.now = self.app.clock.now();
     }
 
     /// A header's text.
@@ -158,36 +165,60 @@ impl Call {
         self.app.trail.append(entries).await.map_err(|_| Problem::audit_unavailable())
     }
 
-    /// The whole body, of one of these media types.
+    /// The whole body, of one of these media types, no longer than `bytes_max`.
     pub(crate) async fn body(
         &self,
         body: RequestBody,
         media_types: &[&str],
         expected: &'static str,
+        bytes_max: usize,
     ) -> Result<Bytes, Problem> {
         let sent = self.header(header::CONTENT_TYPE).unwrap_or_default();
         let media_type = sent.split(';').next().unwrap_or_default().trim();
         if !media_types.iter().any(|known| known.eq_ignore_ascii_case(media_type)) {
             return Err(Problem::unsupported_media_type(expected));
         }
-        match body.collect().await {
+        match Limited::new(body, bytes_max).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) => {
-                let error: BodyError = error;
-                Err(error.into())
-            }
+            Err(error) => match error.downcast::<BodyError>() {
+                Ok(error) => Err((*error).into()),
+                Err(_) => Err(BodyError::TooLarge.into()),
+            },
         }
     }
 
     /// The body as JSON that is no resource.
     pub(crate) async fn json(&self, body: RequestBody) -> Result<Value, Problem> {
-        let bytes = self.body(body, &["application/json"], "application/json").await?;
+        let bytes = self.body(body, &["application/json"], "application/json", JSON_BYTES_MAX).await?;
         Ok(ward_fhir::json::parse(&bytes, &self.json_limits())?)
+    }
+
+    /// The most bytes of a body that holds resources.
+    pub(crate) fn resource_bytes_max(&self) -> usize {
+        usize::try_from(self.app.settings.limits.body_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Notes that the request asks about these patients, whether or not anything of theirs is found.
+    pub(crate) fn asks_about(&mut self, patients: impl IntoIterator<Item = ResourceId>) {
+        self.entry.patients.extend(patients);
     }
 
     /// The bounds of JSON from outside.
     pub(crate) fn json_limits(&self) -> Limits {
-        let limits = &self.app.settings.limits;
-        Limits { bytes: usize::try_from(limits.body_bytes).unwrap_or(usize::MAX), depth: limits.json_depth }
+        Limits { bytes: self.resource_bytes_max(), depth: self.app.settings.limits.json_depth }
     }
+}
+
+/// What takes longer than an async thread should be kept for.
+const LONG_BYTES: usize = 64 << 10;
+
+/// Does work on a body of so many bytes: on this thread if it is short, on one for such things if it is not.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if bytes <= LONG_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::internal())?
 }

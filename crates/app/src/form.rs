@@ -5,8 +5,14 @@ use ward_fhir::outcome::IssueCode;
 
 use crate::problem::Problem;
 
-/// The decoded `name=value` pairs. Refuses what is not UTF-8 rather than guess.
+/// The most pairs that anything here takes.
+const PAIRS_MAX: usize = 256;
+
+/// The decoded `name=value` pairs. Refuses what is not UTF-8 rather than guess, and what nobody means.
 pub(crate) fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Problem> {
+    if text.iter().filter(|byte| **byte == b'&').count() >= PAIRS_MAX {
+        return Err(Problem::malformed(IssueCode::TooCostly, format!("more than {PAIRS_MAX} parameters")));
+    }
     text.split(|byte| *byte == b'&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
@@ -37,5 +43,7 @@ mod tests {
         );
         assert!(pairs(b"").unwrap().is_empty());
         assert!(pairs(b"a=%FF").is_err());
+        assert!(pairs("a&".repeat(255).as_bytes()).is_ok());
+        assert!(pairs("a&".repeat(256).as_bytes()).is_err());
     }
 }

@@ -29,6 +29,7 @@ mod start;
 mod trail;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use ward_base::SystemClock;
@@ -38,6 +39,9 @@ use ward_transport::{Node, ServerLimits};
 
 pub use config::{AppConfig, AppLimits};
 pub use start::StartError;
+
+/// How long what was begun may take after the listener has stopped.
+const FINISH: Duration = Duration::from_secs(3);
 
 /// Opens keys, database and audit log, and serves until told to drain.
 ///
@@ -52,6 +56,11 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     start::check_audit_log(&app).await?;
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     node.serve(updates, limits, route::Router(Arc::clone(&app))).await?;
+    // Whatever was begun is finished, with its entry in the log, before the log and the database are closed.
+    app.tasks.close();
+    if tokio::time::timeout(FINISH, app.tasks.wait()).await.is_err() {
+        event!(Warning, "app.tasks_cut_off", tasks = app.tasks.len());
+    }
     jobs.abort();
     if jobs::remember_audit_log(&app, 0).await.is_err() {
         event!(Error, "audit.checkpoint_not_remembered");

@@ -17,13 +17,16 @@ use crate::reply::Reply;
 
 /// How long an access token is good (SMART Backend Services: at most five minutes).
 const TOKEN_SECONDS: u32 = 300;
+/// An assertion has 8 KiB at most.
+const FORM_BYTES_MAX: usize = 32 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// `POST /oauth/token`.
 pub(crate) async fn token(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
     call.doing(Class::Authentication, "token", None);
-    let body = call.body(body, &[FORM], FORM).await?;
+    let body = call.body(body, &[FORM], FORM, FORM_BYTES_MAX).await?;
+    call.refresh();
     let pairs = form::pairs(&body)?;
     let one = |name: &str| {
         let mut found = pairs.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_str());
@@ -31,7 +34,7 @@ pub(crate) async fn token(call: &mut Call, body: RequestBody) -> Result<Reply, P
         if found.next().is_some() { Err(malformed("a parameter is repeated")) } else { Ok(value) }
     };
     if one("grant_type")? != Some("client_credentials") {
-        return Err(malformed("`grant_type` must be client_credentials"));
+        return Err(Problem::unsupported_grant());
     }
     if one("client_assertion_type")? != Some(JWT_BEARER) {
         return Err(malformed("`client_assertion_type` must be that of a JWT bearer assertion"));
@@ -91,6 +94,7 @@ pub(crate) fn refusal(problem: &Problem) -> Reply {
     let (status, error) = match problem.status() {
         StatusCode::UNAUTHORIZED => (StatusCode::UNAUTHORIZED, "invalid_client"),
         StatusCode::FORBIDDEN => (StatusCode::BAD_REQUEST, "invalid_scope"),
+        StatusCode::NOT_IMPLEMENTED => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
         status if status.is_server_error() => (status, "temporarily_unavailable"),
         status => (status, "invalid_request"),
     };

@@ -73,6 +73,15 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, words)
     }
 
+    /// Another way to a token than the one there is. Told to OAuth clients as `unsupported_grant_type`.
+    pub(crate) fn unsupported_grant() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            IssueCode::NotSupported,
+            "`grant_type` must be client_credentials",
+        )
+    }
+
     /// No such path.
     pub(crate) fn no_such_path() -> Self {
         Self::new(StatusCode::NOT_FOUND, IssueCode::NotFound, "there is nothing at this address")
@@ -179,6 +188,19 @@ impl Problem {
     pub(crate) fn locked() -> Self {
         let words = "too many attempts failed; wait 15 minutes";
         Self::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, words).with(header::RETRY_AFTER, "900")
+    }
+
+    /// Nobody is called so.
+    pub(crate) fn no_such_account() -> Self {
+        let words =
+            "nobody has this user name, and no service account this id; `ward user list` names them all";
+        Self::new(StatusCode::NOT_FOUND, IssueCode::NotFound, words)
+    }
+
+    /// Too much of the same at once.
+    pub(crate) fn busy() -> Self {
+        let words = "too many sign in at this moment; try again in a few seconds";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Throttled, words).with(header::RETRY_AFTER, "5")
     }
 
     /// A credential, code or link that does not fit. Which of them is not said.

@@ -27,7 +27,7 @@ impl Serve for Router {
             return answer(app, request).await.into_response();
         }
         // What was begun is finished and its outcome logged, even if the client goes away.
-        match tokio::spawn(answer(app, request)).await {
+        match app.tasks.spawn(answer(Arc::clone(&app), request)).await {
             Ok(reply) => reply.into_response(),
             Err(_) => Problem::internal().reply(Form::Fhir).into_response(),
         }
@@ -84,6 +84,7 @@ async fn dispatch(call: &mut Call, target: &Target<'_>, body: RequestBody) -> Re
         ("/session/enrolment/complete", "POST") => session::complete_enrolment(call, body).await,
         ("/ward/users", "GET") => accounts::list(call).await,
         ("/ward/users", "POST") => accounts::add_user(call, body).await,
+        ("/ward/accounts", "POST") => accounts::set_disabled(call, body).await,
         ("/ward/clients", "POST") => accounts::add_client(call, body).await,
         ("/ward/accesses", "POST") => accesses::accesses(call, body).await,
         ("/ward/import", "POST") => bulk::import(call, target.query, body).await,
@@ -101,6 +102,7 @@ async fn dispatch(call: &mut Call, target: &Target<'_>, body: RequestBody) -> Re
                 | "/session/sign-out"
                 | "/session/enrolment"
                 | "/session/enrolment/complete"
+                | "/ward/accounts"
                 | "/ward/clients"
                 | "/ward/accesses"
                 | "/ward/import" => Problem::method_not_allowed("POST"),

@@ -17,11 +17,19 @@ use ward_store::{RecordKind, Transaction};
 use ward_transport::RequestBody;
 use zeroize::Zeroizing;
 
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+
 use crate::accounts::{put_user, withdraw_invitations};
 use crate::authenticate::{Account, decode, encode, put_session, user};
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::Reply;
+
+/// How long somebody waits for a turn at hashing.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+const USERNAME_CHARACTERS_MAX: usize = 256;
 
 /// `GET /session`: who is signed in, and for how long.
 pub(crate) async fn me(call: &mut Call) -> Result<Reply, Problem> {
@@ -43,19 +51,24 @@ pub(crate) async fn me(call: &mut Call) -> Result<Reply, Problem> {
 pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
     call.doing(Class::Authentication, "sign-in", None);
     let asked = call.json(body).await?;
-    let username = field(&asked, "username")?.trim().to_lowercase();
+    call.refresh();
+    let username = typed(field(&asked, "username")?);
     let presented = secret(&asked, "password")?;
-    let (name, now) = (username.clone(), call.now);
+    let now = call.now;
+    let turn = turn(call).await?;
+    call.intend().await?;
+    let name = username.clone();
     let known = call
         .app
         .store
-        .read(move |session| {
-            if failures(session, &name, now)?.1 != Lock::Open {
+        .write(move |transaction| {
+            if failures(transaction, &name, now)?.1 != Lock::Open {
                 return Err(Problem::locked());
             }
-            let id = session.record(RecordKind::Username, &name)?;
-            let user = id.map(|id| user(session, &String::from_utf8_lossy(&id))).transpose()?.flatten();
-            Ok(user)
+            // Counted first and taken back if it was good: attempts at once are not faster than the count.
+            count_failure(transaction, &name, now)?;
+            let id = transaction.record(RecordKind::Username, &name)?;
+            id.map(|id| user(transaction, &String::from_utf8_lossy(&id))).transpose().map(Option::flatten)
         })
         .await?;
     // The same work for a name that nobody has.
@@ -66,23 +79,25 @@ pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply,
     let fits = tokio::task::spawn_blocking(move || password::verify(&phc, &presented))
         .await
         .map_err(|_| Problem::internal())?;
+    drop(turn);
     let user = known.filter(|user| fits && !user.disabled && user.credentials.is_some());
     if let Some(user) = &user {
         call.entry.actor = Actor::User(user.id.clone());
     }
     let (challenge, key) = token::new_token(&*call.app.random);
-    let record = ChallengeRecord::new(user.as_ref().map(|user| user.id.clone()), call.now);
-    let failed = user.is_none();
+    let record = ChallengeRecord::new(user.map(|user| user.id), username, call.now);
     call.app
         .store
         .write(move |transaction| {
-            if failed {
-                count_failure(transaction, &username, now)?;
+            if record.user.is_some() {
+                let failures = failures(transaction, &record.username, now)?.0.taken_back(now);
+                put_failures(transaction, &record.username, &failures, now)?;
             }
+            let encoded = encode(&record)?;
             Ok::<_, Problem>(transaction.put_record(
                 RecordKind::Challenge,
                 &key,
-                &encode(&record)?,
+                &encoded,
                 Some(record.expires),
             )?)
         })
@@ -91,9 +106,12 @@ pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply,
 }
 
 /// `POST /session/second-factor`: `{"challenge", "code"}` to `{"session", "expires_in"}`.
+///
+/// What goes wrong is answered alike, and counted alike, whether or not the password was right.
 pub(crate) async fn second_factor(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
     call.doing(Class::Authentication, "second-factor", None);
     let asked = call.json(body).await?;
+    call.refresh();
     let key = token::storage_key(field(&asked, "challenge")?).ok_or_else(Problem::bad_credential)?;
     let code = Zeroizing::new(field(&asked, "code")?.to_owned());
     let now = call.now;
@@ -112,28 +130,19 @@ pub(crate) async fn second_factor(call: &mut Call, body: RequestBody) -> Result<
             if !challenge.is_live(now) {
                 return Ok(Met::Wrong(None));
             }
+            if failures(transaction, &challenge.username, now)?.1 != Lock::Open {
+                return Err(Problem::locked());
+            }
             let known = challenge.user.as_deref().map(|id| user(transaction, id)).transpose()?.flatten();
-            let met = match known {
-                Some(user) if failures(transaction, user.username.as_str(), now)?.1 != Lock::Open => {
-                    return Err(Problem::locked());
-                }
-                Some(user) => met(user, &code, now),
-                None => None,
-            };
-            let Some(user) = met else {
-                if let Some(id) = &challenge.user
-                    && let Some(user) = user(transaction, id)?
-                {
-                    count_failure(transaction, user.username.as_str(), now)?;
-                }
-                let user = challenge.user.clone();
-                let expires = challenge.expires;
+            let Some(user) = known.and_then(|user| met(user, &code, now)) else {
+                count_failure(transaction, &challenge.username, now)?;
+                let (user, expires) = (challenge.user.clone(), challenge.expires);
                 let record = encode(&challenge.after_failure())?;
                 transaction.put_record(RecordKind::Challenge, &key, &record, Some(expires))?;
                 return Ok(Met::Wrong(user));
             };
             transaction.delete_record(RecordKind::Challenge, &key)?;
-            transaction.delete_record(RecordKind::SignInFailures, user.username.as_str())?;
+            transaction.delete_record(RecordKind::SignInFailures, &challenge.username)?;
             put_user(transaction, &user)?;
             let holder = Holder::User { id: user.id.clone(), mfa: Mfa::Totp };
             let record = SessionRecord::start(holder, now, idle, absolute);
@@ -154,6 +163,19 @@ pub(crate) async fn second_factor(call: &mut Call, body: RequestBody) -> Result<
             Err(Problem::bad_credential())
         }
     }
+}
+
+/// A turn at hashing. Who would wait for long is told to come back instead.
+async fn turn(call: &Call) -> Result<SemaphorePermit<'_>, Problem> {
+    match tokio::time::timeout(TURN_WAIT, call.app.hashing.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(Problem::busy()),
+    }
+}
+
+/// A user name as failures are counted under it. Nobody has a longer one.
+fn typed(username: &str) -> String {
+    username.trim().to_lowercase().chars().take(USERNAME_CHARACTERS_MAX).collect()
 }
 
 enum Met {
@@ -179,6 +201,7 @@ pub(crate) async fn sign_out(call: &mut Call) -> Result<Reply, Problem> {
     call.doing(Class::Authentication, "sign-out", None);
     call.authenticate().await?;
     let key = call.session()?.1.to_owned();
+    call.intend().await?;
     let stored = key.clone();
     call.app
         .store
@@ -227,14 +250,29 @@ pub(crate) async fn complete_enrolment(call: &mut Call, body: RequestBody) -> Re
     let key = token::storage_key(field(&asked, "token")?).ok_or_else(Problem::not_found)?;
     let chosen = secret(&asked, "password")?;
     let code = Zeroizing::new(field(&asked, "code")?.to_owned());
-    let random = std::sync::Arc::clone(&call.app.random);
-    let (chosen, password_phc) = tokio::task::spawn_blocking(move || {
-        let phc = password::hash(&chosen, &*random);
-        (chosen, phc)
-    })
-    .await
-    .map_err(|_| Problem::internal())?;
+    call.refresh();
     let now = call.now;
+    let turn = turn(call).await?;
+    // Looked at before the costly part, and again when it is done.
+    let (wanted, given) = (key.clone(), code.clone());
+    let check = move |session: &mut dyn ward_store::Session| {
+        let record = session.record(RecordKind::Enrolment, &wanted)?.ok_or_else(Problem::not_found)?;
+        let enrolment: EnrolmentRecord = decode(&record)?;
+        let user = user(session, &enrolment.user)?.filter(|_| enrolment.is_live(now));
+        let user = user.ok_or_else(Problem::not_found)?;
+        totp::verify(&enrolment.totp_secret, &given, now, None).ok_or_else(|| {
+            Problem::malformed(IssueCode::Value, "the code does not fit; wait for the next one")
+        })?;
+        Ok::<_, Problem>(user.username)
+    };
+    let username = call.app.store.read(check).await?;
+    password::check(&chosen, username.as_str())
+        .map_err(|weakness| Problem::malformed(IssueCode::Value, weakness.to_string()))?;
+    let random = std::sync::Arc::clone(&call.app.random);
+    let password_phc = tokio::task::spawn_blocking(move || password::hash(&chosen, &*random))
+        .await
+        .map_err(|_| Problem::internal())?;
+    drop(turn);
     call.intend().await?;
     let id = call
         .app
@@ -244,8 +282,6 @@ pub(crate) async fn complete_enrolment(call: &mut Call, body: RequestBody) -> Re
             let enrolment: EnrolmentRecord = decode(&record)?;
             let known = user(transaction, &enrolment.user)?.filter(|_| enrolment.is_live(now));
             let mut user = known.ok_or_else(Problem::not_found)?;
-            password::check(&chosen, user.username.as_str())
-                .map_err(|weakness| Problem::malformed(IssueCode::Value, weakness.to_string()))?;
             let step = totp::verify(&enrolment.totp_secret, &code, now, None).ok_or_else(|| {
                 Problem::malformed(IssueCode::Value, "the code does not fit; wait for the next one")
             })?;
@@ -277,13 +313,18 @@ fn failures(
 
 /// Counts one more failure under a name, whether somebody has it or not.
 fn count_failure(transaction: &mut dyn Transaction, username: &str, now: Timestamp) -> Result<(), Problem> {
-    // Names come from outside: nobody has one that long.
-    if username.len() > 256 {
-        return Ok(());
-    }
     let failures = failures(transaction, username, now)?.0.after_failure(now);
+    put_failures(transaction, username, &failures, now)
+}
+
+fn put_failures(
+    transaction: &mut dyn Transaction,
+    username: &str,
+    failures: &Failures,
+    now: Timestamp,
+) -> Result<(), Problem> {
     let expires = now.plus_seconds(lockout::WINDOW_SECONDS);
-    Ok(transaction.put_record(RecordKind::SignInFailures, username, &encode(&failures)?, Some(expires))?)
+    Ok(transaction.put_record(RecordKind::SignInFailures, username, &encode(failures)?, Some(expires))?)
 }
 
 fn field<'a>(asked: &'a Value, name: &'static str) -> Result<&'a str, Problem> {

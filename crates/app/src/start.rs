@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use ward_audit::{AuditError, AuditKeys};
 use ward_base::{Clock, Secret, SystemRandom, Timestamp};
 use ward_identity::{ClientKeys, ClientRecord, Role, Scopes};
@@ -18,6 +20,9 @@ use crate::authenticate::{OPERATOR, Sessions};
 use crate::config::AppConfig;
 use crate::cursor::Cursors;
 use crate::trail::{self, Trail};
+
+/// Passwords hashed at once.
+const HASHING_MAX: usize = 2;
 
 /// The tier cannot start. The operator's to mend; says what, never which key or value.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,8 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
         sessions: Sessions::default(),
         cursors: Cursors::new(ring.derive("cursor")),
         operator: operator(config, clock.now())?,
+        tasks: TaskTracker::new(),
+        hashing: Semaphore::new(HASHING_MAX),
         import_ids: Tokenizer::new(&ring.derive("import-id")),
         clock,
         random,

@@ -140,9 +140,8 @@ impl Writer {
                 }
                 Message::Accesses(patient, count, answer) => {
                     let _ = answer.send(self.use_log(|log| {
-                        let mut found = log.patient_entries(&patient)?;
+                        let mut found = log.patient_entries(&patient, count)?;
                         found.reverse();
-                        found.truncate(count);
                         Ok(found)
                     }));
                 }

@@ -259,8 +259,8 @@ impl Log {
         Ok(Tree::new(size, edge).root())
     }
 
-    /// Every entry that names `patient`, oldest first.
-    pub fn patient_entries(&self, patient: &ResourceId) -> Result<Vec<Access>, AuditError> {
+    /// The last `most` entries that name `patient`, oldest first.
+    pub fn patient_entries(&self, patient: &ResourceId, most: usize) -> Result<Vec<Access>, AuditError> {
         let token = patient_token(&self.keys, patient);
         let segments = self.size() / SEGMENT;
         let mut found = Vec::new();
@@ -276,6 +276,7 @@ impl Log {
             found.extend(entries);
         }
         found.extend(self.index.find_recent(token));
+        found.drain(..found.len().saturating_sub(most));
         let mut accesses = Vec::with_capacity(found.len());
         let mut bundle = Bundle::default();
         for entry in found {

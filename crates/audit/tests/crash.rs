@@ -315,7 +315,7 @@ proptest! {
         for number in 0..7 {
             let name = format!("p-{number}");
             let found: Vec<u64> =
-                log.patient_entries(&id(&name)).unwrap().iter().map(|access| access.index).collect();
+                log.patient_entries(&id(&name), usize::MAX).unwrap().iter().map(|access| access.index).collect();
             let expected: Vec<u64> =
                 (0..).zip(&patients).filter(|(_, patient)| **patient == name).map(|(entry, _)| entry).collect();
             prop_assert_eq!(found, expected);

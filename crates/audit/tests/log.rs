@@ -19,7 +19,7 @@ fn entries_come_back_as_they_went_in() {
     assert_eq!(appended, Appended { first: 0, size: 2 });
     log.append(&[read(3, "p1")]).unwrap();
     let check = |log: &Log| {
-        let found = log.patient_entries(&id("p1")).unwrap();
+        let found = log.patient_entries(&id("p1"), usize::MAX).unwrap();
         assert_eq!(found.iter().map(|access| access.index).collect::<Vec<_>>(), [0, 2]);
         let access = &found[0];
         assert_eq!(access.class, Class::Rest);
@@ -30,7 +30,7 @@ fn entries_come_back_as_they_went_in() {
         assert_eq!(access.address.as_ref().unwrap().expose().to_string(), "192.0.2.17");
         assert_eq!(log.latest(2).unwrap().iter().map(|access| access.index).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(log.latest(9).unwrap().len(), 3);
-        assert!(log.patient_entries(&id("p3")).unwrap().is_empty());
+        assert!(log.patient_entries(&id("p3"), usize::MAX).unwrap().is_empty());
     };
     check(&log);
     let root = log.root();
@@ -64,7 +64,7 @@ fn an_event_of_many_patients_becomes_several_entries_of_one_request() {
     assert_eq!(patients, entry.patients[..600]);
     assert!(found[0].query.as_ref().unwrap().expose().ends_with("\u{1}…"));
     assert!(found[0].user_agent.as_ref().unwrap().expose().len() <= 1024);
-    assert_eq!(log.patient_entries(&entry.patients[599]).unwrap().len(), 1);
+    assert_eq!(log.patient_entries(&entry.patients[599], usize::MAX).unwrap().len(), 1);
     // An event beyond what one record of the journal holds.
     entry.patients = (0..600 * 256).map(|number| id(&format!("{number:0>64}"))).collect();
     assert_eq!(log.append(&[entry.clone()]).unwrap(), Appended { first: 3, size: 603 });
@@ -149,7 +149,7 @@ fn whatever_the_index_says_the_answer_is_right() {
     }
     let rare = id("rare");
     let answer = |log: &Log| -> Vec<u64> {
-        log.patient_entries(&rare).unwrap().iter().map(|access| access.index).collect()
+        log.patient_entries(&rare, usize::MAX).unwrap().iter().map(|access| access.index).collect()
     };
     let right: Vec<u64> = (0..34).map(|number| number * 1000 + 999).collect();
     assert_eq!(answer(&log), right);
@@ -197,7 +197,7 @@ fn an_index_of_a_log_that_went_on_differently_is_not_believed() {
     log.close().unwrap();
     copy(&directory.join("index"), &restored.join("index"));
     let log = Log::open(&restored, keys()).unwrap();
-    assert_eq!(log.patient_entries(&id("rare")).unwrap().len(), 1);
+    assert_eq!(log.patient_entries(&id("rare"), usize::MAX).unwrap().len(), 1);
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn kept_logs_still_verify_and_open() {
         let root: String = verified.root.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(root, ROOT);
         let mut log = Log::open(directory.path(), keys()).unwrap();
-        let found = log.patient_entries(&id("p-3")).unwrap();
+        let found = log.patient_entries(&id("p-3"), usize::MAX).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].query.as_ref().unwrap().expose(), "code=1234-5&value-quantity=gt7");
         log.append(&reads(5, 5)).unwrap();

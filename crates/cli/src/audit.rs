@@ -50,12 +50,14 @@ impl Audit {
                 let empty = Vec::new();
                 let text = |access: &Value, name: &str| match access.get(name) {
                     Some(Value::String(text)) => text.clone(),
+                    Some(Value::Number(number)) => number.to_string(),
                     Some(Value::Array(items)) => {
                         items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
                     }
                     _ => String::new(),
                 };
-                let columns = ["time", "who", "roles", "action", "outcome", "resource_type", "address"];
+                let columns =
+                    ["time", "who", "roles", "action", "outcome", "resource_type", "count", "address"];
                 let rows: Vec<Vec<String>> = answer
                     .get("accesses")
                     .and_then(Value::as_array)
@@ -63,7 +65,7 @@ impl Audit {
                     .iter()
                     .map(|access| columns.iter().map(|name| text(access, name)).collect())
                     .collect();
-                let header = ["TIME", "WHO", "ROLES", "ACTION", "OUTCOME", "TYPE", "FROM"];
+                let header = ["TIME", "WHO", "ROLES", "ACTION", "OUTCOME", "TYPE", "COUNT", "FROM"];
                 output::raw(&output::table(&header, &rows));
                 Ok(())
             }

@@ -33,6 +33,16 @@ pub(crate) enum User {
         #[arg(long, default_value = "system/*.rs")]
         scopes: String,
     },
+    /// End somebody's access at once: sessions and tokens are gone, and signing in is refused.
+    Disable {
+        /// A user name, or the id of a service account.
+        account: String,
+    },
+    /// Give back the access that `disable` took.
+    Enable {
+        /// A user name, or the id of a service account.
+        account: String,
+    },
     /// List people and service accounts.
     List,
 }
@@ -69,6 +79,8 @@ impl User {
                     )),
                 }
             }
+            Self::Disable { account } => set_disabled(operator, &account, true, format).await?,
+            Self::Enable { account } => set_disabled(operator, &account, false, format).await?,
             Self::List => {
                 let users = operator.call("GET", "/ward/users", &Value::Null).await?;
                 if format == Format::Json {
@@ -92,13 +104,52 @@ impl User {
                             text(user, "username"),
                             text(user, "display_name"),
                             roles.join(", "),
-                            if enrolled { "enrolled" } else { "invited" }.to_owned(),
+                            state(user, if enrolled { "enrolled" } else { "invited" }).to_owned(),
                         ]
                     })
                     .collect();
                 output::raw(&output::table(&["USERNAME", "NAME", "ROLES", "STATE"], &rows));
+                let rows: Vec<Vec<String>> = users
+                    .get("clients")
+                    .and_then(Value::as_array)
+                    .unwrap_or(&empty)
+                    .iter()
+                    .map(|client| {
+                        let own = |name| text(client, name);
+                        vec![own("id"), own("name"), own("scopes"), state(client, "good").to_owned()]
+                    })
+                    .collect();
+                if !rows.is_empty() {
+                    output::raw(&format!(
+                        "\n{}",
+                        output::table(&["CLIENT ID", "NAME", "SCOPES", "STATE"], &rows)
+                    ));
+                }
             }
         }
         Ok(())
     }
+}
+
+fn state<'a>(account: &Value, otherwise: &'a str) -> &'a str {
+    if account.get("disabled").and_then(Value::as_bool) == Some(true) { "disabled" } else { otherwise }
+}
+
+async fn set_disabled(
+    operator: &mut Operator,
+    account: &str,
+    disabled: bool,
+    format: Format,
+) -> anyhow::Result<()> {
+    let request = json!({"account": account, "disabled": disabled});
+    let answer = operator.call("POST", "/ward/accounts", &request).await?;
+    if format == Format::Json {
+        output::json(&answer);
+    } else if disabled {
+        let ended = answer.get("sessions_ended").and_then(Value::as_u64).unwrap_or(0);
+        output::line(format!("disabled; {ended} sessions and tokens ended"));
+    } else {
+        output::line("enabled");
+    }
+    Ok(())
 }

@@ -1,14 +1,14 @@
 //! The patient compartment (<https://hl7.org/fhir/R4/compartmentdefinition-patient.html>): whose record a resource
 //! belongs to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use serde_json::Value;
 use ward_base::ResourceId;
 
 use crate::ResourceType;
-use crate::search::{self, SearchValue};
+use crate::search::{self, ParameterKind, SearchParameter, SearchValue};
 
 static MEMBERS: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
     include_str!("../definitions/patient_compartment.txt")
@@ -18,8 +18,17 @@ static MEMBERS: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::n
         .collect()
 });
 
-/// The patients whose compartments `resource` is in, each once. The first is its owner: its body is sealed under
-/// that patient's key.
+/// Whether resources of a type can be in a patient's compartment at all.
+pub fn is_member(resource_type: ResourceType) -> bool {
+    resource_type.name() == "Patient" || MEMBERS.contains_key(resource_type.name())
+}
+
+/// The patients that `resource` is about, each once: those in whose compartments it is, in the order of the
+/// compartment's definition, then those that it refers to in other ways a search would find, its own entries included
+/// if it is a Bundle or Parameters.
+///
+/// The first is the owner of a resource whose type is in the compartment ([`is_member`]): its body is sealed under that
+/// patient's key. All of them are named when somebody reads it.
 pub fn patients(
     resource_type: ResourceType,
     resource: &Value,
@@ -29,23 +38,63 @@ pub fn patients(
     if resource_type.name() == "Patient" {
         return id.and_then(|id| ResourceId::parse(id).ok()).into_iter().collect();
     }
-    let Some(parameters) = MEMBERS.get(resource_type.name()) else { return Vec::new() };
-    let mut found: Vec<ResourceId> = Vec::new();
-    for name in parameters {
-        let Some(parameter) = search::parameter(resource_type, name) else { continue };
+    let mut found = Found::default();
+    for name in MEMBERS.get(resource_type.name()).into_iter().flatten() {
+        if let Some(parameter) = search::parameter(resource_type, name) {
+            found.take(parameter, resource, base);
+        }
+    }
+    for parameter in search::parameters(resource_type) {
+        if parameter.kind == ParameterKind::Reference
+            && parameter.targets.iter().any(|kind| kind.name() == "Patient")
+        {
+            found.take(parameter, resource, base);
+        }
+    }
+    let inner = match resource_type.name() {
+        "Bundle" => resource.get("entry"),
+        "Parameters" => resource.get("parameter"),
+        _ => None,
+    };
+    for resource in
+        inner.and_then(Value::as_array).into_iter().flatten().filter_map(|part| part.get("resource"))
+    {
+        let named = resource.get("resourceType").and_then(Value::as_str).and_then(ResourceType::parse);
+        // One level: what is deeper within is not found by a search either.
+        if let Some(kind) = named.filter(|kind| !matches!(kind.name(), "Bundle" | "Parameters")) {
+            let id = resource.get("id").and_then(Value::as_str);
+            patients(kind, resource, id, base).into_iter().for_each(|id| found.add(id));
+        }
+    }
+    found.order
+}
+
+/// Patients in the order in which they were found.
+#[derive(Default)]
+struct Found {
+    order: Vec<ResourceId>,
+    known: HashSet<ResourceId>,
+}
+
+impl Found {
+    fn take(&mut self, parameter: &'static SearchParameter, resource: &Value, base: &str) {
         for value in search::extract_parameter(parameter, resource, base) {
             let SearchValue::Reference { resource_type: Some(kind), id: Some(id), .. } = value else {
                 continue;
             };
             if kind.name() == "Patient"
                 && let Ok(id) = ResourceId::parse(&id)
-                && !found.contains(&id)
             {
-                found.push(id);
+                self.add(id);
             }
         }
     }
-    found
+
+    fn add(&mut self, id: ResourceId) {
+        if self.known.insert(id.clone()) {
+            self.order.push(id);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,5 +124,15 @@ mod tests {
             {"actor": {"reference": "Practitioner/x"}}, {"actor": {"reference": "Patient/c"}},
             {"actor": {"reference": "Patient/d"}}, {"actor": {"reference": "Patient/c"}}]});
         assert_eq!(of(appointment), ["c", "d"]);
+        // Outside the compartment, but about somebody all the same.
+        assert_eq!(of(json!({"resourceType": "Task", "for": {"reference": "Patient/t"}})), ["t"]);
+        assert!(!is_member(ResourceType::parse("Task").unwrap()));
+        let bundle = json!({"resourceType": "Bundle", "type": "document", "entry": [
+            {"resource": {"resourceType": "Patient", "id": "e"}},
+            {"resource": {"resourceType": "Condition", "subject": {"reference": "Patient/f"}}}, {}]});
+        assert_eq!(of(bundle), ["e", "f"]);
+        let members: Vec<Value> =
+            (0..20_000).map(|number| json!({"entity": {"reference": format!("Patient/{number}")}})).collect();
+        assert_eq!(of(json!({"resourceType": "Group", "member": members})).len(), 20_000);
     }
 }

@@ -256,6 +256,8 @@ impl EnrolmentRecord {
 pub struct ChallengeRecord {
     /// Whose; `None` for a name nobody has or a wrong password, so that the second step looks the same.
     pub user: Option<String>,
+    /// The name that was typed: failures are counted under it, whoever stands behind.
+    pub username: String,
     /// When it ends.
     pub expires: Timestamp,
     /// Codes tried so far.
@@ -264,8 +266,8 @@ pub struct ChallengeRecord {
 
 impl ChallengeRecord {
     /// A challenge good for five minutes and five codes. Delete it when it is met.
-    pub fn new(user: Option<String>, now: Timestamp) -> Self {
-        Self { user, expires: now.plus_seconds(CHALLENGE_SECONDS), attempts: 0 }
+    pub fn new(user: Option<String>, username: String, now: Timestamp) -> Self {
+        Self { user, username, expires: now.plus_seconds(CHALLENGE_SECONDS), attempts: 0 }
     }
 
     /// Whether another code may be tried at `now`.
@@ -329,7 +331,7 @@ mod tests {
 
     #[test]
     fn challenges_and_invitations_end() {
-        let mut challenge = ChallengeRecord::new(None, Timestamp(0));
+        let mut challenge = ChallengeRecord::new(None, "ada".to_owned(), Timestamp(0));
         assert!(challenge.is_live(Timestamp(0).plus_seconds(299)));
         assert!(!challenge.is_live(Timestamp(0).plus_seconds(300)));
         for _ in 0..5 {

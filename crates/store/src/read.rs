@@ -19,6 +19,9 @@ use crate::{
     vault::{Place, Vault, type_number, type_of},
 };
 
+/// A page ends with the entry whose body takes it beyond this, however few entries it has.
+pub(crate) const PAGE_BYTES_MAX: usize = 16 << 20;
+
 /// The name under which the audit checkpoint stands in `meta`.
 pub(crate) const AUDIT_CHECKPOINT: &str = "audit-checkpoint";
 
@@ -84,14 +87,24 @@ impl<'a> Snapshot<'a> {
         rows.next()?.map(|row| self.open(row)).transpose()
     }
 
-    fn several(&self, statement: &str, parameters: impl rusqlite::Params) -> Result<Vec<Opened>, StoreError> {
+    /// The versions of a statement, and whether they end because they are large.
+    fn several(
+        &self,
+        statement: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<(Vec<Opened>, bool), StoreError> {
         let mut statement = self.connection.prepare_cached(statement)?;
         let mut rows = statement.query(parameters)?;
-        let mut opened = Vec::new();
+        let (mut opened, mut bytes) = (Vec::new(), 0_usize);
         while let Some(row) = rows.next()? {
-            opened.push(self.open(row)?);
+            let next = self.open(row)?;
+            bytes = bytes.saturating_add(next.frame.text().len());
+            opened.push(next);
+            if bytes > PAGE_BYTES_MAX {
+                return Ok((opened, true));
+            }
         }
-        Ok(opened)
+        Ok((opened, false))
     }
 
     fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
@@ -122,8 +135,10 @@ impl<'a> Snapshot<'a> {
         }
         let wanted = i64::from(page.count) + 1;
         let missing = wanted - entries.len() as i64;
-        entries.extend(self.several(sql::PAST_VERSIONS, params![sql::SHARD, rid, before, missing.max(0)])?);
-        let next = more(&mut entries, page.count)
+        let (past, full) =
+            self.several(sql::PAST_VERSIONS, params![sql::SHARD, rid, before, missing.max(0)])?;
+        entries.extend(past);
+        let next = (more(&mut entries, page.count) || full)
             .then(|| entries.last().map(|last| position::of_version(last.version)));
         Ok(HistoryPage {
             next: next.flatten(),
@@ -154,15 +169,20 @@ impl<'a> Snapshot<'a> {
         }
         // A resource's versions have different times, so time and resource name a version.
         places.sort_unstable_by_key(|(updated, rid, _)| Reverse((*updated, *rid)));
-        let next = more(&mut places, page.count)
+        let mut next = more(&mut places, page.count)
             .then(|| places.last().map(|(updated, rid, _)| position::of_moment(*updated, *rid)));
-        let mut entries = Vec::with_capacity(places.len());
-        for (_, rid, version) in places {
+        let (mut entries, mut bytes) = (Vec::with_capacity(places.len()), 0_usize);
+        for (updated, rid, version) in places {
             let opened = match version {
                 None => self.by_rid(rid)?,
                 Some(version) => self.past(rid, version)?.ok_or(StoreError::Corrupt)?,
             };
+            bytes = bytes.saturating_add(opened.frame.text().len());
             entries.push(opened.into_stored());
+            if bytes > PAGE_BYTES_MAX {
+                next = Some(Some(position::of_moment(updated, rid)));
+                break;
+            }
         }
         Ok(HistoryPage { entries, next: next.flatten(), total: None })
     }
@@ -219,21 +239,24 @@ impl Session for Snapshot<'_> {
     ) -> Result<crate::ExportPage, StoreError> {
         let after = after.map(position::rid).transpose()?.unwrap_or(0);
         let wanted = limit.saturating_add(1);
-        let mut found = match resource_type {
+        let (mut found, full) = match resource_type {
             None => self.several(sql::CURRENT_ALL, params![after, wanted])?,
             Some(resource_type) => {
                 let mut all = Cursor::new(type_token(self.vault.ring.tokenizer(), resource_type));
                 let mut found = Vec::new();
-                let mut from = after.saturating_add(1);
-                while found.len() < wanted as usize {
+                let (mut from, mut bytes) = (after.saturating_add(1), 0_usize);
+                while found.len() < wanted as usize && bytes <= PAGE_BYTES_MAX {
                     let Some(rid) = all.seek(self.connection, from)? else { break };
-                    found.push(self.by_rid(rid)?);
+                    let opened = self.by_rid(rid)?;
+                    bytes = bytes.saturating_add(opened.frame.text().len());
+                    found.push(opened);
                     from = rid.saturating_add(1);
                 }
-                found
+                (found, bytes > PAGE_BYTES_MAX)
             }
         };
-        let next = more(&mut found, limit).then(|| found.last().map(|last| position::of_rid(last.rid)));
+        let next =
+            (more(&mut found, limit) || full).then(|| found.last().map(|last| position::of_rid(last.rid)));
         let originals = found.into_iter().map(|opened| Original {
             text: Phi::new(opened.frame.original()),
             patients: opened.frame.patients,

@@ -13,7 +13,7 @@ use crate::{
     Page, Position, ResourceKey, SearchPage, StoreError, Stored,
     plan::{self, Plan},
     postings::Group,
-    read::{Opened, Snapshot, more},
+    read::{Opened, PAGE_BYTES_MAX, Snapshot, more},
     sorting::{Key, Order},
     sql,
     token::type_token,
@@ -34,7 +34,7 @@ const TIME_CHUNK: usize = 256;
 /// Answers `query` from `snapshot`.
 pub(crate) fn run(snapshot: &Snapshot<'_>, query: &Query, page: &Page) -> Result<SearchPage, StoreError> {
     let plan = plan::plan(snapshot.vault.ring.tokenizer(), query);
-    Search { snapshot, query, order: Order::of(query), plan, examined: 0 }.run(page)
+    Search { snapshot, query, order: Order::of(query), plan, examined: 0, bytes: 0 }.run(page)
 }
 
 struct Search<'a> {
@@ -43,6 +43,8 @@ struct Search<'a> {
     order: Order,
     plan: Plan,
     examined: usize,
+    /// Of the bodies found for this page.
+    bytes: usize,
 }
 
 /// A resource that matches.
@@ -73,9 +75,10 @@ impl Search<'_> {
         let after = page.after.as_ref().map(|position| self.order.place(position)).transpose()?;
         let mut walk = self.walk(after.map_or(0, |(_, rid)| rid.saturating_add(1)))?;
         let mut found = Vec::new();
-        while found.len() <= page.count as usize {
+        while found.len() <= page.count as usize && !self.is_full() {
             let Some(rid) = walk.next(self.snapshot)? else { break };
-            found.extend(self.check(rid)?);
+            let checked = self.check(rid)?;
+            self.add(&mut found, checked);
         }
         Ok(self.page(found, page))
     }
@@ -89,15 +92,17 @@ impl Search<'_> {
             None => start,
         };
         let mut found = Vec::new();
-        while found.len() <= page.count as usize {
+        while found.len() <= page.count as usize && !self.is_full() {
             let places = self.places(place, newest_first)?;
             let Some(last) = places.last() else { break };
             place = *last;
             for (updated, rid) in places {
-                if found.len() > page.count as usize || updated < earliest || updated > latest {
+                let enough = found.len() > page.count as usize || self.is_full();
+                if enough || updated < earliest || updated > latest {
                     return Ok(self.page(found, page));
                 }
-                found.extend(self.check(rid)?);
+                let checked = self.check(rid)?;
+                self.add(&mut found, checked);
             }
         }
         Ok(self.page(found, page))
@@ -134,16 +139,32 @@ impl Search<'_> {
         }
         keys.sort_unstable_by(|a, b| self.order.compare((&a.0, a.1), (&b.0, b.1)));
         keys.truncate(page.count as usize + 1);
-        let found = keys
-            .into_iter()
-            .map(|(key, rid)| Ok(Match { opened: self.snapshot.by_rid(rid)?, key }))
-            .collect::<Result<_, StoreError>>()?;
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, rid) in keys {
+            if self.is_full() {
+                break;
+            }
+            let opened = self.snapshot.by_rid(rid)?;
+            self.add(&mut found, Some(Match { opened, key }));
+        }
         Ok(self.page(found, page))
     }
 
-    /// A page out of one entry more than fits, if there is one.
+    fn add(&mut self, found: &mut Vec<Match>, checked: Option<Match>) {
+        if let Some(checked) = checked {
+            self.bytes = self.bytes.saturating_add(checked.opened.frame.text().len());
+            found.push(checked);
+        }
+    }
+
+    /// Whether the page ends here, however few entries it has.
+    const fn is_full(&self) -> bool {
+        self.bytes > PAGE_BYTES_MAX
+    }
+
+    /// A page out of one entry more than fits, if there is one, or out of what fills it by its size.
     fn page(&self, mut found: Vec<Match>, page: &Page) -> SearchPage {
-        let next: Option<Position> = more(&mut found, page.count)
+        let next: Option<Position> = (more(&mut found, page.count) || self.is_full())
             .then(|| {
                 found.last().map(|last| self.order.position(&last.key, last.opened.rid, last.opened.updated))
             })

@@ -41,6 +41,8 @@ pub enum Expected {
     Absent,
     /// Some version, current or deleted: the id was given out here.
     Known,
+    /// Some current, undeleted version.
+    Current,
     /// This current, undeleted version.
     Version(u64),
 }

@@ -9,7 +9,7 @@ use std::{
 use lru::LruCache;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use ward_base::{Clock, Random, ResourceId, Secret, Timestamp};
-use ward_fhir::ResourceType;
+use ward_fhir::{ResourceType, compartment};
 use ward_keys::{
     CacheLimits, DataKey, DataKeyCache, KeyId, KeyRing, KeyScope, PlainKey, WrappedKey, open_small,
     seal_small,
@@ -79,9 +79,10 @@ impl Vault {
         self.ring.tokenizer().token128("store/id", &parts)
     }
 
-    /// Under whose key a resource lies: its owner's, or its type's if no patient owns it.
-    pub(crate) fn scope(&self, resource_type: ResourceType, owner: Option<&ResourceId>) -> KeyScope {
-        match owner {
+    /// Under whose key a resource lies: its owner's, or its type's if no patient owns it. `first` is the first of the
+    /// patients that it is about.
+    pub(crate) fn scope(&self, resource_type: ResourceType, first: Option<&ResourceId>) -> KeyScope {
+        match first.filter(|_| compartment::is_member(resource_type)) {
             Some(owner) => KeyScope::Patient(
                 self.ring.tokenizer().token128("store/patient", &[owner.as_str().as_bytes()]),
             ),

@@ -193,6 +193,7 @@ fn check(expected: Expected, head: Option<&Head>) -> Result<(), StoreError> {
         Expected::Any => true,
         Expected::Absent => current.is_none(),
         Expected::Known => head.is_some(),
+        Expected::Current => current.is_some(),
         Expected::Version(version) => current == Some(version),
     };
     if holds { Ok(()) } else { Err(StoreError::Conflict) }

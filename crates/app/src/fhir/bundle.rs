@@ -16,8 +16,7 @@ use ward_fhir::outcome::{Issue, IssueCode};
 use ward_fhir::search::Handling;
 use ward_identity::Permission;
 use ward_store::{
-    Expected, HistoryScope, Page, Prepared, ResourceKey, Session, StoreError, Stored, Transaction,
-    WriteOutcome,
+    Expected, HistoryScope, Page, Prepared, ResourceKey, Session, Stored, Transaction, WriteOutcome,
 };
 use ward_transport::RequestBody;
 
@@ -25,33 +24,50 @@ use super::media::{self, FHIR_JSON, FHIR_JSON_NAME};
 use super::text::{BundleText, response};
 use super::{history, search, write};
 use crate::app::App;
-use crate::call::Call;
+use crate::call::{Call, aside};
 use crate::form;
 use crate::problem::Problem;
 use crate::reply::Reply;
+
+/// Searches and histories in one Bundle at most: each may go through a lot.
+const QUERIES_MAX: usize = 50;
+/// Of all that the entries of one Bundle read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// `POST [base]`.
 pub(crate) async fn bundle(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
     call.doing(Class::Rest, "bundle", None);
     media::acceptable(call, None)?;
-    let bytes = call.body(body, &FHIR_JSON, FHIR_JSON_NAME).await?;
-    let bundle = ward_fhir::json::parse(&bytes, &call.json_limits())?;
-    drop(bytes);
-    if bundle.get("resourceType").and_then(Value::as_str) != Some("Bundle") {
-        let words = "only a Bundle of type transaction or batch can be sent to this address";
-        return Err(Problem::malformed(IssueCode::Invalid, words));
-    }
-    let most = call.app.settings.limits.bundle_entries;
-    if bundle.get("entry").and_then(Value::as_array).is_some_and(|entries| entries.len() > most) {
-        return Err(Problem::too_large(format!("a Bundle has {most} entries at most; send it in parts")));
-    }
-    let plan = bundle::plan(&bundle).map_err(Problem::bad_query)?;
-    drop(bundle);
+    let bytes = call.body(body, &FHIR_JSON, FHIR_JSON_NAME, call.resource_bytes_max()).await?;
+    let (limits, most) = (call.json_limits(), call.app.settings.limits.bundle_entries);
+    let plan = aside(bytes.len(), move || read(&bytes, &limits, most)).await?;
     let steps = Arc::new(Steps::new(call, &plan)?);
     match plan.kind {
         Kind::Transaction => transaction(call, plan, steps).await,
         Kind::Batch => batch(call, plan, steps).await,
     }
+}
+
+fn read(bytes: &[u8], limits: &ward_fhir::json::Limits, most: usize) -> Result<Plan, Problem> {
+    let bundle = ward_fhir::json::parse(bytes, limits)?;
+    if bundle.get("resourceType").and_then(Value::as_str) != Some("Bundle") {
+        let words = "only a Bundle of type transaction or batch can be sent to this address";
+        return Err(Problem::malformed(IssueCode::Invalid, words));
+    }
+    if bundle.get("entry").and_then(Value::as_array).is_some_and(|entries| entries.len() > most) {
+        return Err(Problem::too_large(format!("a Bundle has {most} entries at most; send it in parts")));
+    }
+    let plan = bundle::plan(&bundle).map_err(Problem::bad_query)?;
+    let is_query = |entry: &&Entry| {
+        matches!(entry.method, EntryMethod::Get | EntryMethod::Head)
+            && (entry.target.id.is_none() || entry.target.history == History::All)
+    };
+    if plan.entries.iter().filter(is_query).count() > QUERIES_MAX {
+        let words =
+            format!("a Bundle has {QUERIES_MAX} searches and histories at most; send them one by one");
+        return Err(Problem::malformed(IssueCode::TooCostly, words));
+    }
+    Ok(plan)
 }
 
 /// What an entry comes down to.
@@ -70,6 +86,13 @@ struct Done {
     version: Option<(u64, Timestamp)>,
     resource: Option<Phi<Vec<u8>>>,
     patients: Vec<ResourceId>,
+}
+
+impl Done {
+    /// What was read.
+    fn found(resource: Phi<Vec<u8>>, version: Option<(u64, Timestamp)>, patients: Vec<ResourceId>) -> Self {
+        Self { status: StatusCode::OK, location: None, version, resource: Some(resource), patients }
+    }
 }
 
 /// What all entries of one Bundle share.
@@ -224,11 +247,11 @@ impl Step {
         let (action, permission) = self.interaction(created);
         let kind = self.kind();
         call.permit(permission, kind)?;
-        if let Self::Put { expected: expected @ Expected::Any, .. } = self
+        if let Self::Put { expected: expected @ (Expected::Any | Expected::Known), .. } = self
             && call.permit(Permission::Create, kind).is_err()
         {
-            // Whoever may not create may not do it by updating either.
-            *expected = Expected::Known;
+            // Whoever may not create may not do it by updating either, nor bring back what was deleted.
+            *expected = Expected::Current;
         }
         let mut entry = call.entry.clone();
         entry.action = action;
@@ -244,7 +267,12 @@ impl Step {
             Self::Delete { key, .. } | Self::Read { key, .. } => {
                 entry.resource = Some((key.resource_type.name(), key.id.clone(), None));
             }
-            Self::History { .. } | Self::Search(_) => entry.resource = None,
+            Self::History { .. } => entry.resource = None,
+            Self::Search(asked) => {
+                entry.resource = None;
+                entry.query = Some(asked.written());
+                entry.patients = asked.patients();
+            }
         }
         Ok(entry)
     }
@@ -253,13 +281,9 @@ impl Step {
     fn write(&self, transaction: &mut dyn Transaction, steps: &Steps) -> Result<Done, Problem> {
         match self {
             Self::Put { key, prepared, expected } => {
-                let written = match transaction.put(prepared, *expected) {
-                    Ok(written) => written,
-                    Err(StoreError::Conflict) if *expected == Expected::Known => {
-                        return Err(Problem::no_update_as_create());
-                    }
-                    Err(error) => return Err(error.into()),
-                };
+                let written = transaction
+                    .put(prepared, *expected)
+                    .map_err(|error| write::conflict(error, *expected))?;
                 let status = match written.outcome {
                     WriteOutcome::Created => StatusCode::CREATED,
                     WriteOutcome::Updated => StatusCode::OK,
@@ -301,42 +325,83 @@ impl Step {
                 }
                 let version = Some((stored.version, stored.updated));
                 let Stored { body, patients, .. } = stored;
-                Ok(Done { status: StatusCode::OK, location: None, version, resource: Some(body), patients })
+                Ok(Done::found(body, version, patients))
             }
             Self::History { scope, page } => {
                 let found = session.history(scope, page)?;
                 let patients =
                     found.entries.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
                 let text = history::text(&steps.app, &steps.account, steps.now, scope, page.count, found)?;
-                Ok(Done {
-                    status: StatusCode::OK,
-                    location: None,
-                    version: None,
-                    resource: Some(Phi::new(text)),
-                    patients,
-                })
+                Ok(Done::found(Phi::new(text), None, patients))
             }
             Self::Search(asked) => {
                 let found = session.search(&asked.query, &asked.page())?;
                 let patients = found.hits.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
                 let text = search::text(&steps.app, &steps.account, steps.now, asked, found)?;
-                Ok(Done {
-                    status: StatusCode::OK,
-                    location: None,
-                    version: None,
-                    resource: Some(Phi::new(text)),
-                    patients,
-                })
+                Ok(Done::found(Phi::new(text), None, patients))
             }
             Self::Put { .. } | Self::Delete { .. } => Err(Problem::internal()),
         }
     }
 }
 
+/// A step that the caller may take, with its entry for the audit log.
+struct Permitted {
+    index: usize,
+    step: Step,
+    entry: AuditEntry,
+}
+
+/// Whoever is touched by what is there now is named in the intents as well, not only whom the new versions are about.
+async fn name_those_before(call: &Call, permitted: &mut [Permitted]) -> Result<(), Problem> {
+    let mut keys = Vec::new();
+    for (place, one) in permitted.iter().enumerate() {
+        match &one.step {
+            Step::Put { expected: Expected::Absent, .. } => {}
+            Step::Put { key, .. } | Step::Delete { key, .. } => keys.push((place, key.clone())),
+            _ => {}
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let current = move |session: &mut dyn Session| {
+        let patients = |(place, key): (usize, ResourceKey)| {
+            let stored = session.current(&key)?;
+            Ok::<_, Problem>((place, stored.map(|stored| stored.patients).unwrap_or_default()))
+        };
+        keys.into_iter().map(patients).collect::<Result<Vec<_>, _>>()
+    };
+    for (place, patients) in call.app.store.read(current).await? {
+        if let Some(one) = permitted.get_mut(place) {
+            one.entry.patients.extend(patients);
+        }
+    }
+    Ok(())
+}
+
+/// What the log says of an entry when it is done.
+fn closing(mut entry: AuditEntry, done: &Result<Done, Problem>) -> AuditEntry {
+    match done {
+        Ok(done) => {
+            entry.outcome = Outcome::Success;
+            entry.status = Some(done.status.as_u16());
+            entry.rows = entry.rows.max(u32::from(done.resource.is_some()));
+            entry.patients.extend(done.patients.iter().cloned());
+        }
+        Err(problem) => {
+            let refused = problem.status() == StatusCode::FORBIDDEN;
+            entry.outcome = if refused { Outcome::Refused } else { Outcome::Failed };
+            entry.status = Some(problem.status().as_u16());
+        }
+    }
+    entry
+}
+
 async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, Problem> {
     call.doing(Class::Rest, "transaction", None);
     let preparing = Arc::clone(&steps);
-    let mut prepared = tokio::task::spawn_blocking(move || {
+    let prepared = tokio::task::spawn_blocking(move || {
         let step = |entry: Entry| {
             let index = entry.index;
             preparing.prepare(entry).map(|step| (index, step)).map_err(|problem| problem.at_entry(index))
@@ -345,31 +410,51 @@ async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<R
     })
     .await
     .map_err(|_| Problem::internal())??;
-    let mut intents = Vec::with_capacity(prepared.len());
-    for (index, step) in &mut prepared {
-        let intent = step.permit(call).map_err(|problem| problem.at_entry(*index))?;
-        if step.is_write() {
-            call.touches(&intent.patients, 1);
-            intents.push(intent);
-        }
+    let mut permitted = Vec::with_capacity(prepared.len());
+    for (index, mut step) in prepared {
+        let entry = step.permit(call).map_err(|problem| problem.at_entry(index))?;
+        permitted.push(Permitted { index, step, entry });
     }
-    call.record(intents).await?;
-    let mut done = call
-        .app
-        .store
-        .write(move |transaction| {
-            let carry = |(index, step): (usize, Step)| {
-                let done = step.write(transaction, &steps).map_err(|problem| problem.at_entry(index))?;
-                Ok((index, done))
+    name_those_before(call, &mut permitted).await?;
+    let writes = permitted.iter().any(|one| one.step.is_write());
+    let intents = permitted.iter().filter(|one| one.step.is_write()).map(|one| one.entry.clone());
+    call.record(intents.collect()).await?;
+    let carried = |one: Permitted, done: Result<Done, Problem>| {
+        let done = done.map_err(|problem| problem.at_entry(one.index))?;
+        Ok::<_, Problem>((one.index, one.entry, done))
+    };
+    // What only reads does not keep the one writer busy.
+    let mut done = if writes {
+        let apply = move |transaction: &mut dyn Transaction| {
+            let each = |one: Permitted| {
+                let done = one.step.write(transaction, &steps);
+                carried(one, done)
             };
-            prepared.into_iter().map(carry).collect::<Result<Vec<_>, Problem>>()
-        })
-        .await?;
-    done.sort_by_key(|(index, _)| *index);
+            permitted.into_iter().map(each).collect::<Result<Vec<_>, Problem>>()
+        };
+        call.app.store.write(apply).await?
+    } else {
+        let apply = move |session: &mut dyn Session| {
+            let each = |one: Permitted| {
+                let done = one.step.read(session, &steps);
+                carried(one, done)
+            };
+            permitted.into_iter().map(each).collect::<Result<Vec<_>, Problem>>()
+        };
+        call.app.store.read(apply).await?
+    };
+    done.sort_by_key(|(index, ..)| *index);
     let mut text = BundleText::new("transaction-response", None, &[]);
-    for (_, done) in done {
-        call.touches(&done.patients, usize::from(done.resource.is_some()));
+    let mut entries = Vec::with_capacity(done.len());
+    for (_, entry, done) in done {
         add(&mut text, &done);
+        entries.push(closing(entry, &Ok(done)));
+    }
+    call.record(entries).await?;
+    if text.size() > ANSWER_BYTES_MAX {
+        let words =
+            "it was done, but what its entries read is more than one answer holds; ask for less at once";
+        return Err(Problem::too_large(words));
     }
     Ok(Reply::fhir(StatusCode::OK, text.finish()))
 }
@@ -382,47 +467,55 @@ async fn batch(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, 
     })
     .await
     .map_err(|_| Problem::internal())?;
-    let mut answers: Vec<(usize, Result<Done, Problem>)> =
-        plan.rejected.into_iter().map(|(index, issues)| (index, Err(Problem::bad_query(issues)))).collect();
-    let (mut entries, mut allowed) = (Vec::new(), Vec::new());
+    let mut answers: Vec<(usize, AuditEntry, Result<Done, Problem>)> = plan
+        .rejected
+        .into_iter()
+        .map(|(index, issues)| (index, call.entry.clone(), Err(Problem::bad_query(issues))))
+        .collect();
+    let mut permitted = Vec::new();
     for (index, step) in prepared {
-        let permitted = step.and_then(|mut step| step.permit(call).map(|entry| (step, entry)));
-        match permitted {
-            Ok((step, entry)) => {
-                entries.push(entry);
-                allowed.push((index, step));
-            }
-            Err(problem) => answers.push((index, Err(problem))),
+        match step.and_then(|mut step| step.permit(call).map(|entry| (step, entry))) {
+            Ok((step, entry)) => permitted.push(Permitted { index, step, entry }),
+            Err(problem) => answers.push((index, call.entry.clone(), Err(problem))),
         }
     }
-    call.record(entries).await?;
-    // Each for itself, but handed over together: they share commits.
-    let mut running = Vec::with_capacity(allowed.len());
-    for (index, step) in allowed {
+    name_those_before(call, &mut permitted).await?;
+    let intents = permitted.iter().filter(|one| one.step.is_write()).map(|one| one.entry.clone());
+    call.record(intents.collect()).await?;
+    let (writes, reads): (Vec<_>, Vec<_>) = permitted.into_iter().partition(|one| one.step.is_write());
+    // Each for itself, but handed over together: writes share commits.
+    let mut running = Vec::with_capacity(writes.len());
+    for Permitted { index, step, entry } in writes {
+        let (steps, app) = (Arc::clone(&steps), Arc::clone(&call.app));
+        let write = async move { app.store.write(move |transaction| step.write(transaction, &steps)).await };
+        running.push((index, entry, call.app.tasks.spawn(write)));
+    }
+    for (index, entry, task) in running {
+        answers.push((index, entry, task.await.unwrap_or_else(|_| Err(Problem::internal()))));
+    }
+    // One after the other: a Bundle has one reader at most.
+    let mut room = ANSWER_BYTES_MAX;
+    for Permitted { index, step, entry } in reads {
         let steps = Arc::clone(&steps);
-        running.push((
-            index,
-            tokio::spawn(async move {
-                let app = Arc::clone(&steps.app);
-                if step.is_write() {
-                    app.store.write(move |transaction| step.write(transaction, &steps)).await
-                } else {
-                    app.store.read(move |session| step.read(session, &steps)).await
+        let mut done = call.app.store.read(move |session| step.read(session, &steps)).await;
+        if let Ok(Done { resource: Some(resource), .. }) = &done {
+            match room.checked_sub(resource.expose().len()) {
+                Some(left) => room = left,
+                None => {
+                    let words = "the entries read more than one answer holds; ask for this one by itself";
+                    done = Err(Problem::too_large(words));
                 }
-            }),
-        ));
-    }
-    for (index, task) in running {
-        answers.push((index, task.await.unwrap_or_else(|_| Err(Problem::internal()))));
-    }
-    answers.sort_by_key(|(index, _)| *index);
-    let mut text = BundleText::new("batch-response", None, &[]);
-    for (_, answer) in answers {
-        match answer {
-            Ok(done) => {
-                call.touches(&done.patients, 1);
-                add(&mut text, &done);
             }
+        }
+        answers.push((index, entry, done));
+    }
+    answers.sort_by_key(|(index, ..)| *index);
+    let mut text = BundleText::new("batch-response", None, &[]);
+    let mut entries = Vec::with_capacity(answers.len());
+    for (_, entry, answer) in answers {
+        entries.push(closing(entry, &answer));
+        match answer {
+            Ok(done) => add(&mut text, &done),
             Err(problem) => {
                 let status = problem.status();
                 let issues: Vec<Issue> = problem.into_issues();
@@ -430,6 +523,7 @@ async fn batch(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, 
             }
         }
     }
+    call.record(entries).await?;
     Ok(Reply::fhir(StatusCode::OK, text.finish()))
 }
 

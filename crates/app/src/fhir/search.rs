@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 use ward_audit::Class;
-use ward_base::{Phi, Timestamp};
+use ward_base::{Phi, ResourceId, Timestamp};
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
-use ward_fhir::search::{self, Handling, Query, Summary, allowed_in_url};
+use ward_fhir::search::{self, Filter, FilterValue, Handling, Query, Summary, allowed_in_url};
 use ward_identity::Permission;
 use ward_store::{Page, Position, SearchPage};
 use ward_transport::RequestBody;
@@ -21,7 +21,11 @@ use crate::reply::Reply;
 
 /// Entries of a page if none are asked for.
 const PAGE_SIZE: u32 = 50;
+const FORM_BYTES_MAX: usize = 256 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
+
+/// What clients add to a paging link.
+const LINK_TAKES: [&str; 3] = ["_cursor", "_format", "_pretty"];
 
 /// What was asked, understood.
 pub(crate) struct Asked {
@@ -33,6 +37,40 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// The query for the sealed part of the audit log.
+    pub(crate) fn written(&self) -> Phi<String> {
+        const CHARACTERS_MAX: usize = 4096;
+        let text: Vec<String> = self.pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Phi::new(text.join("&").chars().take(CHARACTERS_MAX).collect())
+    }
+
+    /// The patients that the query names. That nothing was found tells of them, too.
+    pub(crate) fn patients(&self) -> Vec<ResourceId> {
+        let of_patients = self.query.resource_type.name() == "Patient";
+        let named = |filter: &Filter| -> Vec<ResourceId> {
+            let id = |value: &FilterValue| match value {
+                FilterValue::Reference { resource_type, id: Some(id), .. }
+                    if resource_type.is_none_or(|kind| kind.name() == "Patient") =>
+                {
+                    ResourceId::parse(id).ok()
+                }
+                FilterValue::Token { code: Some(id), .. }
+                    if of_patients && filter.parameter.code == "_id" =>
+                {
+                    ResourceId::parse(id).ok()
+                }
+                _ => None,
+            };
+            let about_patients = filter.parameter.targets.iter().any(|kind| kind.name() == "Patient");
+            if about_patients || of_patients {
+                filter.values.iter().filter_map(id).collect()
+            } else {
+                Vec::new()
+            }
+        };
+        self.query.filters.iter().flat_map(named).collect()
+    }
+
     /// The page to ask the store for.
     pub(crate) fn page(&self) -> Page {
         let count = if self.query.summary == Summary::Count { 0 } else { self.count };
@@ -69,7 +107,7 @@ pub(crate) async fn by_post(
     {
         return Err(Problem::phi_in_url(kind));
     }
-    let body = call.body(body, &[FORM], FORM).await?;
+    let body = call.body(body, &[FORM], FORM, FORM_BYTES_MAX).await?;
     pairs.extend(form::pairs(&body)?);
     search(call, kind, pairs).await
 }
@@ -84,7 +122,8 @@ async fn search(call: &mut Call, kind: ResourceType, pairs: Vec<(String, String)
     let account = call.account()?;
     let handling = media::preferred_handling(call);
     let asked = understand(&call.app, &account, call.now, kind, pairs, handling)?;
-    call.entry.query = Some(Phi::new(written(&asked.pairs)));
+    call.entry.query = Some(asked.written());
+    call.asks_about(asked.patients());
     let (asked, found) = call
         .app
         .store
@@ -109,7 +148,9 @@ pub(crate) fn understand(
     handling: Handling,
 ) -> Result<Asked, Problem> {
     let (after, counted, pairs) = match pairs.iter().find(|(name, _)| name == "_cursor") {
-        Some(_) if pairs.len() > 1 => return Err(Problem::bad_cursor()),
+        Some(_) if pairs.iter().any(|(name, _)| !LINK_TAKES.contains(&name.as_str())) => {
+            return Err(Problem::bad_cursor());
+        }
         Some((_, link)) => {
             let cursor = app.cursors.open(link, kind.name(), account, now)?;
             (cursor.position()?, Some(cursor.count), cursor.query)
@@ -199,11 +240,4 @@ fn bundle(
         bundle.entry(&[b"\"resource\":", outcome.as_bytes(), b",\"search\":{\"mode\":\"outcome\"}"]);
     }
     Ok(bundle.finish())
-}
-
-/// The query for the sealed part of the audit log.
-fn written(pairs: &[(String, String)]) -> String {
-    const CHARACTERS_MAX: usize = 4096;
-    let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    text.join("&").chars().take(CHARACTERS_MAX).collect()
 }

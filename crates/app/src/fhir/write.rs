@@ -1,5 +1,7 @@
 //! Create, update and delete.
 
+use std::sync::Arc;
+
 use http::{StatusCode, header};
 use serde_json::Value;
 use ward_audit::Class;
@@ -11,7 +13,7 @@ use ward_store::{Expected, Prepared, ResourceKey, StoreError, WriteOutcome, Writ
 use ward_transport::RequestBody;
 
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME, Return};
-use crate::call::Call;
+use crate::call::{Call, aside};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -24,9 +26,9 @@ pub(crate) async fn create(call: &mut Call, kind: ResourceType, body: RequestBod
         let words = "conditional create is not supported yet; search first, then create";
         return Err(Problem::malformed(IssueCode::NotSupported, words));
     }
-    let resource = resource(call, kind, body).await?;
     let key = ResourceKey { resource_type: kind, id: ResourceId::random(&*call.app.random) };
-    put(call, key, &resource, Expected::Absent).await
+    let prepared = prepared(call, &key, false, body).await?;
+    put(call, key, prepared, Expected::Absent).await
 }
 
 /// `PUT [base]/Type/id`.
@@ -36,16 +38,18 @@ pub(crate) async fn update(call: &mut Call, key: ResourceKey, body: RequestBody)
     media::acceptable(call, None)?;
     call.permit(Permission::Update, Some(key.resource_type))?;
     let mut expected = expected(call)?;
-    if expected == Expected::Any && call.permit(Permission::Create, Some(key.resource_type)).is_err() {
-        // Whoever may not create may not do it by updating either.
-        expected = Expected::Known;
+    if matches!(expected, Expected::Any | Expected::Known | Expected::Absent)
+        && call.permit(Permission::Create, Some(key.resource_type)).is_err()
+    {
+        // Whoever may not create may not do it by updating either, nor bring back what was deleted.
+        expected = Expected::Current;
     }
-    let resource = resource(call, key.resource_type, body).await?;
-    if resource.get("id").and_then(Value::as_str) != Some(key.id.as_str()) {
-        let words = "the resource must have the id that stands in the address";
-        return Err(Problem::malformed(IssueCode::Invalid, words));
-    }
-    put(call, key, &resource, expected).await
+    let prepared = prepared(call, &key, true, body).await?;
+    // Whoever it was about until now is touched as well.
+    let asked = key.clone();
+    let before = call.app.store.read(move |session| Ok::<_, Problem>(session.current(&asked)?)).await?;
+    call.touches(before.iter().flat_map(|stored| &stored.patients), 0);
+    put(call, key, prepared, expected).await
 }
 
 /// `DELETE [base]/Type/id`.
@@ -53,10 +57,7 @@ pub(crate) async fn delete(call: &mut Call, key: ResourceKey) -> Result<Reply, P
     call.doing(Class::Rest, "delete", Some(key.resource_type));
     call.about(&key, None);
     call.permit(Permission::Delete, Some(key.resource_type))?;
-    let expected = match call.header(header::IF_MATCH) {
-        Some(_) => expected(call)?,
-        None => Expected::Any,
-    };
+    let expected = if call.headers.contains_key(header::IF_MATCH) { expected(call)? } else { Expected::Any };
     let asked = key.clone();
     let current = call.app.store.read(move |session| Ok::<_, Problem>(session.current(&asked)?)).await?;
     let current = current.ok_or_else(Problem::not_found)?;
@@ -76,23 +77,43 @@ pub(crate) async fn delete(call: &mut Call, key: ResourceKey) -> Result<Reply, P
     })
 }
 
-/// What `If-Match` demands; without it, that the id was given out here or may be chosen.
+/// What `If-Match` and `If-None-Match` demand; without them, that the id was given out here or may be chosen.
 fn expected(call: &Call) -> Result<Expected, Problem> {
-    match call.header(header::IF_MATCH) {
-        Some(tag) => media::version_tag(tag).map(Expected::Version).ok_or_else(|| {
-            Problem::malformed(IssueCode::Value, "`If-Match` must be a version such as W/\"3\"")
-        }),
-        None if call.app.settings.accept_client_ids => Ok(Expected::Any),
-        None => Ok(Expected::Known),
+    let malformed = |words: &str| Problem::malformed(IssueCode::Value, words);
+    if call.headers.contains_key(header::IF_NONE_MATCH) {
+        return match call.header(header::IF_NONE_MATCH) {
+            Some("*") if call.app.settings.accept_client_ids => Ok(Expected::Absent),
+            _ => Err(malformed("`If-None-Match` of an update can only be `*`, where clients may choose ids")),
+        };
     }
+    if call.headers.contains_key(header::IF_MATCH) {
+        let version = call.header(header::IF_MATCH).and_then(media::version_tag);
+        return version
+            .map(Expected::Version)
+            .ok_or_else(|| malformed("`If-Match` must be a version such as W/\"3\""));
+    }
+    Ok(if call.app.settings.accept_client_ids { Expected::Any } else { Expected::Known })
 }
 
-/// The body as a valid resource of this type.
-async fn resource(call: &Call, kind: ResourceType, body: RequestBody) -> Result<Value, Problem> {
-    let bytes = call.body(body, &FHIR_JSON, FHIR_JSON_NAME).await?;
-    let resource = ward_fhir::json::parse(&bytes, &call.json_limits())?;
-    check(&resource, kind)?;
-    Ok(resource)
+/// The body as a valid resource of this type, ready to be stored; with this id in it, if it must have one.
+async fn prepared(
+    call: &Call,
+    key: &ResourceKey,
+    has_id: bool,
+    body: RequestBody,
+) -> Result<Box<Prepared>, Problem> {
+    let bytes = call.body(body, &FHIR_JSON, FHIR_JSON_NAME, call.resource_bytes_max()).await?;
+    let (app, key, limits) = (Arc::clone(&call.app), key.clone(), call.json_limits());
+    aside(bytes.len(), move || {
+        let resource = ward_fhir::json::parse(&bytes, &limits)?;
+        check(&resource, key.resource_type)?;
+        if has_id && resource.get("id").and_then(Value::as_str) != Some(key.id.as_str()) {
+            let words = "the resource must have the id that stands in the address";
+            return Err(Problem::malformed(IssueCode::Invalid, words));
+        }
+        Ok(Box::new(app.store.prepare(&key, &resource)?))
+    })
+    .await
 }
 
 /// Fails unless `resource` is a valid resource of this type.
@@ -115,10 +136,9 @@ pub(crate) fn check(resource: &Value, kind: ResourceType) -> Result<(), Problem>
 async fn put(
     call: &mut Call,
     key: ResourceKey,
-    resource: &Value,
+    prepared: Box<Prepared>,
     expected: Expected,
 ) -> Result<Reply, Problem> {
-    let prepared = call.app.store.prepare(&key, resource)?;
     call.about(&key, None);
     call.touches(prepared.patients(), 1);
     call.intend().await?;
@@ -127,12 +147,19 @@ async fn put(
         .store
         .write(move |transaction| match transaction.put(&prepared, expected) {
             Ok(written) => Ok((prepared, written)),
-            Err(StoreError::Conflict) if expected == Expected::Known => Err(Problem::no_update_as_create()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(conflict(error, expected)),
         })
         .await?;
     call.about(&key, Some(written.version));
     answer(call, &key, &prepared, &written)
+}
+
+/// What a write says whose expectation does not hold.
+pub(crate) fn conflict(error: StoreError, expected: Expected) -> Problem {
+    match (error, expected) {
+        (StoreError::Conflict, Expected::Known | Expected::Current) => Problem::no_update_as_create(),
+        (error, _) => error.into(),
+    }
 }
 
 fn answer(call: &Call, key: &ResourceKey, prepared: &Prepared, written: &Written) -> Result<Reply, Problem> {

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use ward_base::{InstanceId, Tier};
 use ward_transport::control::{Report, Update};
+use zeroize::Zeroizing;
 
 /// Something a child did.
 pub(super) enum Event {
@@ -20,7 +21,7 @@ pub(super) enum Event {
 /// The supervisor's hold on a running child. Dropped, it closes the child's standard input, which drains it.
 pub(super) struct Child {
     pub(super) process: u32,
-    input: mpsc::UnboundedSender<String>,
+    input: mpsc::UnboundedSender<Zeroizing<String>>,
 }
 
 impl Child {
@@ -28,7 +29,7 @@ impl Child {
     /// place where its secrets ever stand.
     pub(super) fn start(
         instance: InstanceId,
-        bootstrap: String,
+        bootstrap: Zeroizing<String>,
         logs: &Path,
         events: mpsc::UnboundedSender<Event>,
     ) -> anyhow::Result<Self> {
@@ -57,16 +58,19 @@ impl Child {
         let process = child.id().context("the child has no process id")?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let (input, mut lines) = mpsc::unbounded_channel::<String>();
+        let (input, mut lines) = mpsc::unbounded_channel::<Zeroizing<String>>();
         tokio::spawn(async move {
             let mut next = Some(bootstrap);
-            while let Some(mut line) = next {
-                line.push('\n');
+            while let Some(line) = next {
                 // A child that is gone is reported by its exit, not here.
-                if stdin.write_all(line.as_bytes()).await.is_err() || stdin.flush().await.is_err() {
+                let written = async {
+                    stdin.write_all(line.as_bytes()).await?;
+                    stdin.write_all(b"\n").await?;
+                    stdin.flush().await
+                };
+                if written.await.is_err() {
                     return;
                 }
-                zeroize::Zeroize::zeroize(&mut line);
                 next = lines.recv().await;
             }
         });
@@ -86,7 +90,7 @@ impl Child {
     /// Sends an update; a child that is gone ignores it.
     pub(super) fn send(&self, update: &Update) {
         if let Ok(line) = serde_json::to_string(update) {
-            let _ = self.input.send(line);
+            let _ = self.input.send(line.into());
         }
     }
 }

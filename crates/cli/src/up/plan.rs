@@ -11,6 +11,8 @@ use ward_base::{Clock as _, InstanceId, Secret, SystemClock, SystemRandom, Tier}
 use ward_transport::control::{Bootstrap, Target, Update};
 use ward_transport::{CertificateAuthority, IdentityMaterial, SpkiPin};
 
+use zeroize::Zeroizing;
+
 use crate::config::Config;
 use crate::custody::{self, Custody};
 
@@ -192,7 +194,7 @@ impl Plan {
     }
 
     /// The first line for a new process of `instance`: its identity, its peers and no secret it does not need.
-    pub(super) fn bootstrap(&self, instance: InstanceId) -> anyhow::Result<String> {
+    pub(super) fn bootstrap(&self, instance: InstanceId) -> anyhow::Result<Zeroizing<String>> {
         let member = self.members.get(&instance).context("no such instance")?;
         let clients = self.callers(instance.tier);
         let line = match instance.tier {
@@ -203,7 +205,7 @@ impl Plan {
             Tier::App => serde_json::to_string(&self.fill(instance, member, clients, self.app())),
             Tier::Supervisor => anyhow::bail!("the supervisor is not started by itself"),
         };
-        Ok(line?)
+        Ok(Zeroizing::new(line?))
     }
 
     fn fill<C>(

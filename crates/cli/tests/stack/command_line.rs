@@ -76,6 +76,35 @@ fn the_audit_log_verifies_and_knows_who_looked() {
 }
 
 #[test]
+fn a_disabled_account_is_out_at_once() {
+    let stack = empty_stack();
+    let (id, account) = stack.add_client("system/*.rs");
+    let https = stack.https();
+    let audience = format!("{}/oauth/token", stack.origin());
+    let ask = || {
+        ward_testkit::ServiceAccount::token_request(
+            &https,
+            &account.assertion(&id, &audience, |_| ()),
+            "system/*.rs",
+        )
+    };
+    let token = ask().json()["access_token"].as_str().unwrap().to_owned();
+    let client = https.with_token(&token);
+    assert_eq!(client.search("Patient", "_count=1").status, 200);
+    assert_eq!(stack.ward_json(&["user", "disable", &id])["sessions_ended"], 1);
+    assert_eq!(client.search("Patient", "_count=1").status, 401, "its token is gone");
+    assert_eq!(ask().status, 401, "and it gets no other");
+    stack.ward_json(&["user", "enable", &id]);
+    assert_eq!(client.search("Patient", "_count=1").status, 401, "what was ended stays so");
+    assert_eq!(ask().status, 200);
+    assert!(
+        stack.ward_json(&["user", "list"])["clients"].as_array().unwrap().iter().any(|one| one["id"] == id)
+    );
+    let unknown = stack.ward(&["user", "disable", "nobody"]);
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+#[test]
 fn an_altered_audit_log_is_noticed() {
     let mut stack = stack(StackOptions { demo_patients: 1, ..Default::default() });
     stack.stop();

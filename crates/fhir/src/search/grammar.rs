@@ -201,6 +201,9 @@ pub enum Handling {
 /// The most values in one parameter, and parameters in one query.
 const MOST: usize = 200;
 
+const ELEMENTS_MAX: usize = 64;
+const SORT_KEYS_MAX: usize = 4;
+
 /// Understands decoded `name=value` pairs. Gives the query and warnings, or everything that is wrong.
 ///
 /// Neither names nor values that came from outside are repeated; a parameter is named by its position.
@@ -295,7 +298,11 @@ impl Query {
                 return Ok(());
             }
             "_elements" => {
-                self.elements = value.split(',').map(|part| part.trim().to_owned()).collect();
+                self.elements =
+                    value.split(',').take(ELEMENTS_MAX + 1).map(|part| part.trim().to_owned()).collect();
+                if self.elements.len() > ELEMENTS_MAX {
+                    return Err(wrong("`_elements` names 64 elements at most"));
+                }
                 return Ok(());
             }
             "_sort" => return self.sort(value),
@@ -331,6 +338,9 @@ impl Query {
     }
 
     fn sort(&mut self, value: &str) -> Result<(), Fault> {
+        if value.split(',').nth(SORT_KEYS_MAX).is_some() {
+            return Err(wrong("`_sort` has four keys at most"));
+        }
         for key in value.split(',') {
             let (code, descending) = match key.trim().strip_prefix('-') {
                 Some(code) => (code, true),
@@ -347,7 +357,7 @@ impl Query {
                 }
             }
         }
-        if self.sort.len() > 4 {
+        if self.sort.len() > SORT_KEYS_MAX {
             return Err(wrong("`_sort` has four keys at most"));
         }
         Ok(())

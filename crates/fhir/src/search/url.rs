@@ -4,12 +4,11 @@ use super::parameters::{ParameterKind, parameter};
 use crate::ResourceType;
 
 /// Parameters that shape a result, or name nothing but versions and times of this server.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 11] = [
     "_count",
     "_cursor",
     "_elements",
     "_format",
-    "_id",
     "_include",
     "_lastUpdated",
     "_pretty",
@@ -22,8 +21,11 @@ const HARMLESS: [&str; 12] = [
 /// Whether `name=value` may stand in a URL: it shapes the result only, or refers to a resource by an id that this
 /// server made (a UUID), which tells nothing.
 pub fn allowed_in_url(name: &str, value: &str, kind: ResourceType) -> bool {
-    if HARMLESS.contains(&name) || name == "_id:missing" {
+    if HARMLESS.contains(&name) {
         return true;
+    }
+    if name == "_id" {
+        return value.split(',').all(is_uuid);
     }
     let code = name.split(':').next().unwrap_or_default();
     parameter(kind, code).is_some_and(|parameter| parameter.kind == ParameterKind::Reference)

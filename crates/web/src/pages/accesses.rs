@@ -54,6 +54,14 @@ pub(crate) async fn accesses(
     })
 }
 
+/// `Observation (27)`, where one request was about several.
+fn counted(kind: String, entry: &Value) -> String {
+    match entry.get("count").and_then(Value::as_u64) {
+        Some(count) if count > 1 => format!("{kind} ({count})"),
+        _ => kind,
+    }
+}
+
 impl Access {
     fn new(entry: &Value) -> Self {
         let own = |name: &str| text::at(entry, name).unwrap_or_default().to_owned();
@@ -64,7 +72,7 @@ impl Access {
             who: own("/who"),
             roles: text::joined(roles).unwrap_or_default(),
             action: words("/action"),
-            resource_type: own("/resource_type"),
+            resource_type: counted(own("/resource_type"), entry),
             outcome: words("/outcome"),
             address: own("/address"),
         }

@@ -113,8 +113,8 @@ pub(crate) async fn code(
         }
         Err(trouble @ (Trouble::Locked | Trouble::Unavailable)) => Err(trouble),
         Err(_) => {
-            let words = "This code is not right, was used before, or this sign-in took too long. \
-                         Wait for the next code, or start again.";
+            let words = "The user name, the password or this code is not right, the code was used before, or this took too \
+                         long. Wait for the next code, or start again.";
             let errors = vec![FieldError::new("code", words)];
             let layout = Layout::open("Enter your code").with_errors(&errors);
             let mut response = html(&CodePage { layout, errors })?;
