@@ -132,17 +132,21 @@ fn prepare_line(
     text: &[u8],
     limits: &ward_fhir::json::Limits,
 ) -> Result<(Value, Prepared), (Option<ResourceType>, Problem)> {
-    let resource = ward_fhir::json::parse(text, limits).map_err(|error| (None, error.into()))?;
+    let mut resource = ward_fhir::json::parse(text, limits).map_err(|error| (None, error.into()))?;
     let named = resource.get("resourceType").and_then(Value::as_str).and_then(ResourceType::parse);
     let kind = named.ok_or_else(|| {
         let words = "not a resource of FHIR R4: `resourceType` is missing or unknown";
         (None, Problem::malformed(IssueCode::Structure, words))
     })?;
-    let prepare = || {
+    let mut prepare = || {
         crate::fhir::check(&resource, kind)?;
         let id = match resource.get("id").and_then(Value::as_str) {
             Some(id) => ResourceId::parse(id).map_err(|_| Problem::internal())?,
-            None => app.id_of(kind, text),
+            None => {
+                let id = app.id_of(kind, text);
+                resource["id"] = Value::from(id.as_str());
+                id
+            }
         };
         Ok(app.store.prepare(&ResourceKey { resource_type: kind, id }, &resource)?)
     };
