@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
 use ward_transport::control::Bootstrap;
 use ward_transport::{Authority, Identity, Peers};
 
@@ -104,11 +105,18 @@ impl Bench {
             }
             anyhow::bail!("the stack did not come up; its logs are in {}", directory.join("log").display())
         });
-        let result = async {
+        let (mut interrupted, mut terminated) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let measured = async {
             ready.await.context("the stack did not come up in a minute")??;
             self.measure(directory, format).await
-        }
-        .await;
+        };
+        // However it ends, the stack ends with it.
+        let result = tokio::select! {
+            result = measured => result,
+            _ = interrupted.recv() => Err(anyhow::anyhow!("interrupted")),
+            _ = terminated.recv() => Err(anyhow::anyhow!("terminated")),
+        };
         if let Some(process) = stack.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
             let _ = rustix::process::kill_process(process, rustix::process::Signal::INT);
         }
