@@ -17,9 +17,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("audit", &["keys"]),
     ("transport", &["monitor"]),
     ("kms", &["keys"]),
-    ("store", &["fhir", "identity", "keys", "audit"]),
+    ("store", &["fhir", "keys"]),
     ("edge", &["monitor", "transport"]),
-    ("web", &["fhir", "identity", "monitor", "transport"]),
+    ("web", &["identity", "monitor", "transport"]),
     ("app", &["fhir", "identity", "keys", "audit", "monitor", "transport", "store", "kms"]),
     (
         "cli",
@@ -53,6 +53,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
                 wrong.push(format!("`{name}` must not use `{other}`"));
             }
         }
+    }
+    let run = metadata["workspace_default_members"].as_array().context("no default members")?;
+    if !matches!(run.as_slice(), [only] if only.as_str().is_some_and(|id| id.contains("crates/cli"))) {
+        wrong.push("`cargo run` must have one binary to run, `ward`".to_owned());
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
