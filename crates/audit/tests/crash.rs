@@ -117,7 +117,7 @@ fn twenty_kills_lose_nothing_that_was_acknowledged() {
 fn a_full_disk_stops_the_log_and_harms_nothing() {
     let directory = tempfile::tempdir().unwrap();
     // A limit on the size of files, in units of 512 or 1,024 bytes; the journal meets it first.
-    let mut child = start(directory.path(), "trap '' XFSZ; ulimit -f 300;");
+    let mut child = start(directory.path(), "trap '' XFSZ; ulimit -f 3000;");
     let lines: Vec<String> =
         BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok).collect();
     child.wait().unwrap();
