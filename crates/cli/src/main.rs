@@ -131,7 +131,7 @@ fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
         }),
         Command::Audit(audit) => runtime.block_on(audit.run(&config, &source, format)),
         Command::Doctor => doctor::run(&config, format),
-        Command::Bench(bench) => runtime.block_on(bench.run(&config, &source, format)),
+        Command::Bench(bench) => runtime.block_on(bench.run(format)),
         Command::Config => {
             output::raw(&config::example());
             Ok(())

@@ -15,7 +15,6 @@ use ward_transport::control::Bootstrap;
 use ward_transport::{Authority, Identity, Peers};
 
 use crate::client::Endpoint;
-use crate::config::Config;
 use crate::custody::Custody;
 use crate::operator::{Operator, OperatorKey};
 use crate::output::{self, Format};
@@ -61,16 +60,10 @@ pub(crate) struct Bench {
 pub(crate) const IDENTITY_FILE: &str = "bench-identity.json";
 
 impl Bench {
-    pub(crate) async fn run(
-        self,
-        config: &Config,
-        source: &PassphraseSource,
-        format: Format,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, format: Format) -> anyhow::Result<()> {
         if self.server.is_some() {
             return self.outside(format).await;
         }
-        let _ = (config, source);
         let directory = std::env::temp_dir().join(format!("ward-bench-{}", std::process::id()));
         crate::custody::make_private_directory(&directory)?;
         let result = self.inside(&directory, format).await;
