@@ -48,21 +48,6 @@ impl Failures {
         kept.push(now);
         Self(kept)
     }
-
-    /// The count without the failure that was counted at `now`: an attempt is counted before it is looked at, and
-    /// taken back if it was good, so that a burst of attempts is not faster than the count.
-    #[must_use]
-    pub fn taken_back(mut self, now: Timestamp) -> Self {
-        if let Some(place) = self.0.iter().rposition(|moment| *moment == now) {
-            self.0.remove(place);
-        }
-        self
-    }
-
-    /// Whether nothing is left to remember at `now`, so that the record may be deleted.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        self.0.iter().all(|moment| *moment <= now.plus_seconds(-WINDOW_SECONDS))
-    }
 }
 
 #[cfg(test)]
@@ -86,15 +71,6 @@ mod tests {
             "guessing on does not lengthen the lock"
         );
         assert_eq!(decide(&failures, start.plus_seconds(WINDOW_SECONDS)), Lock::Open);
-        assert!(!failures.is_over(start.plus_seconds(WINDOW_SECONDS)));
-        assert!(failures.is_over(start.plus_seconds(WINDOW_SECONDS + 9)));
-    }
-
-    #[test]
-    fn what_was_good_after_all_does_not_count() {
-        let one = Failures::default().after_failure(Timestamp(5));
-        assert_eq!(one.clone().after_failure(Timestamp(6)).taken_back(Timestamp(6)), one);
-        assert_eq!(one.clone().taken_back(Timestamp(7)), one);
     }
 
     #[test]

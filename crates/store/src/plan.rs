@@ -110,7 +110,7 @@ fn token_code(value: &FilterValue) -> Option<&str> {
 fn group(tokens: &Tokens<'_>, subjects: &[TargetTokens<'_>], filter: &Filter) -> Option<Vec<i64>> {
     match filter.modifier {
         Some(Modifier::Missing | Modifier::Not | Modifier::Text | Modifier::Contains) => return None,
-        None | Some(Modifier::Exact | Modifier::Identifier | Modifier::OfType | Modifier::Type(_)) => {}
+        None | Some(Modifier::Exact | Modifier::Identifier | Modifier::Type(_)) => {}
     }
     if filter.parameter.kind == ParameterKind::Date {
         let spans = filter.values.iter().map(span).collect::<Option<Vec<_>>>()?;

@@ -98,9 +98,13 @@ impl Order {
     }
 }
 
+/// Of a value, as much as orders it; what is alike so far stands in the order in which it was stored. Keys travel in
+/// paging links.
+const KEY_BYTES_MAX: usize = 256;
+
 /// Bytes in the order of the values.
 fn bytes(value: &SearchValue) -> Option<Vec<u8>> {
-    Some(match value {
+    let mut bytes = match value {
         SearchValue::Token { system, code, .. } => {
             let code = code.as_deref()?.as_bytes();
             [code, &[0], system.as_deref().unwrap_or_default().as_bytes()].concat()
@@ -117,7 +121,9 @@ fn bytes(value: &SearchValue) -> Option<Vec<u8>> {
         SearchValue::Date { start, .. } => number(*start),
         SearchValue::Number { low, .. } | SearchValue::Quantity { low, .. } => float(*low),
         SearchValue::Composite(_) => return None,
-    })
+    };
+    bytes.truncate(KEY_BYTES_MAX);
+    Some(bytes)
 }
 
 fn number(number: i64) -> Vec<u8> {

@@ -20,8 +20,10 @@ pub struct Extracted {
 pub enum SearchValue {
     /// A coded value or identifier.
     Token {
-        /// The code system or namespace; none for a plain code, whose system the element implies.
+        /// The code system or namespace.
         system: Option<String>,
+        /// Whether it is a plain code, whose system the element implies and does not name.
+        implied: bool,
         /// The code or value.
         code: Option<String>,
         /// Words for people, for `:text`.
@@ -146,7 +148,7 @@ fn collect(parameter: &SearchParameter, resource: &Value, base: &str, out: &mut 
     if parameter.expression.is_boolean() {
         let mut present = false;
         parameter.expression.evaluate(resource, &mut |value| present |= value != &Value::Bool(false));
-        return out(SearchValue::Token { system: None, code: Some(present.to_string()), text: None });
+        return out(plain(present.to_string()));
     }
     parameter.expression.evaluate(resource, &mut |element| {
         if parameter.components.is_empty() {
@@ -214,8 +216,12 @@ fn convert(kind: ParameterKind, value: &Value, base: &str, out: &mut dyn FnMut(S
     }
 }
 
+/// A code without a system of its own.
+pub(super) fn plain(code: String) -> SearchValue {
+    SearchValue::Token { system: None, implied: true, code: Some(code), text: None }
+}
+
 fn token(value: &Value, out: &mut dyn FnMut(SearchValue)) {
-    let plain = |code: String| SearchValue::Token { system: None, code: Some(code), text: None };
     match value {
         Value::String(code) => out(plain(code.clone())),
         Value::Bool(flag) => out(plain(flag.to_string())),
@@ -230,17 +236,19 @@ fn token(value: &Value, out: &mut dyn FnMut(SearchValue)) {
                     let display = text(coding, "display").or_else(|| words.clone());
                     out(SearchValue::Token {
                         system: text(coding, "system"),
+                        implied: false,
                         code: text(coding, "code"),
                         text: display,
                     });
                 }
                 if words.is_some() {
-                    out(SearchValue::Token { system: None, code: None, text: words });
+                    out(SearchValue::Token { system: None, implied: false, code: None, text: words });
                 }
             } else if object.contains_key("value") {
                 let words = value.get("type").and_then(|of| text(of, "text"));
                 out(SearchValue::Token {
                     system: text(value, "system"),
+                    implied: false,
                     code: text(value, "value"),
                     text: words,
                 });
@@ -248,6 +256,7 @@ fn token(value: &Value, out: &mut dyn FnMut(SearchValue)) {
                 let display = text(value, "display");
                 out(SearchValue::Token {
                     system: text(value, "system"),
+                    implied: false,
                     code: text(value, "code"),
                     text: display,
                 });
@@ -423,6 +432,7 @@ mod tests {
         };
         let token = |system: Option<&str>, code: Option<&str>, text: Option<&str>| SearchValue::Token {
             system: system.map(str::to_owned),
+            implied: false,
             code: code.map(str::to_owned),
             text: text.map(str::to_owned),
         };
@@ -433,7 +443,7 @@ mod tests {
                     token(None, None, Some("pulse"))
                 ]
         );
-        assert!(find("status") == [token(None, Some("final"), None)]);
+        assert!(find("status") == [plain("final".to_owned())]);
         assert!(find("patient") == find("subject"));
         let patient = ResourceType::parse("Patient");
         assert!(
@@ -470,6 +480,7 @@ mod tests {
         let [SearchValue::Composite(parts)] = &find(&sequence, "chromosome-variant-coordinate")[..] else {
             panic!("one variant has a start and an end");
         };
-        assert!(parts[0] == SearchValue::Token { system: None, code: Some("7".into()), text: None });
+        let seven = SearchValue::Token { system: None, implied: false, code: Some("7".into()), text: None };
+        assert!(parts[0] == seven);
     }
 }

@@ -47,8 +47,6 @@ pub enum Modifier {
     Text,
     /// By the identifier that a reference carries.
     Identifier,
-    /// An identifier of this type: `system|code|value`.
-    OfType,
     /// A reference to this type.
     Type(ResourceType),
 }
@@ -371,9 +369,8 @@ fn read_modifier(text: &str, parameter: &SearchParameter) -> Result<Modifier, Fa
         ("exact", String) => Modifier::Exact,
         ("contains", String | Uri) => Modifier::Contains,
         ("not", Token) => Modifier::Not,
-        ("text", Token | Reference) => Modifier::Text,
+        ("text", Token) => Modifier::Text,
         ("identifier", Reference) => Modifier::Identifier,
-        ("of-type", Token) => Modifier::OfType,
         (name, Reference) if ResourceType::parse(name).is_some() => {
             ResourceType::parse(name).map(Modifier::Type).ok_or_else(|| wrong("no such type"))?
         }
@@ -401,14 +398,6 @@ fn read_value(
         }
         Some(Modifier::Text) => return Ok(FilterValue::Words(unescape(text))),
         Some(Modifier::Identifier) => return Ok(token(text)),
-        Some(Modifier::OfType) => {
-            let parts = split_escaped(text, '|');
-            let [system, code, value] = parts.as_slice() else {
-                return Err(wrong("`:of-type` takes `system|code|value`"));
-            };
-            let of = TokenSystem::Is(format!("{}|{}", unescape(system), unescape(code)));
-            return Ok(FilterValue::Token { system: of, code: Some(unescape(value)) });
-        }
         Some(Modifier::Type(kind)) => {
             return Ok(FilterValue::Reference {
                 resource_type: Some(kind),

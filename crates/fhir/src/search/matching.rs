@@ -2,7 +2,7 @@
 
 use ward_base::Timestamp;
 
-use super::extract::{Extracted, SearchValue, normalize_string};
+use super::extract::{Extracted, SearchValue, normalize_string, plain};
 use super::grammar::{Filter, FilterValue, Modifier, Prefix, Query, TokenSystem};
 
 impl Query {
@@ -18,7 +18,7 @@ impl Filter {
         let own: Vec<SearchValue>;
         let values: Vec<&SearchValue> = match self.parameter.code {
             "_id" => {
-                own = vec![SearchValue::Token { system: None, code: Some(id.to_owned()), text: None }];
+                own = vec![plain(id.to_owned())];
                 own.iter().collect()
             }
             "_lastUpdated" => {
@@ -46,14 +46,11 @@ impl Filter {
 
 fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>) -> bool {
     match (wanted, value) {
-        (FilterValue::Token { system, code }, SearchValue::Token { system: of, code: is, .. }) => {
-            // `:of-type` compares the type of an identifier, which is not among the extracted values: by value.
+        (FilterValue::Token { system, code }, SearchValue::Token { system: of, implied, code: is, .. }) => {
             let system_fits = match system {
-                _ if modifier == Some(Modifier::OfType) => true,
                 TokenSystem::Any => true,
                 TokenSystem::None => of.is_none(),
-                // A plain code's system is implied by the element.
-                TokenSystem::Is(system) => of.as_ref().is_none_or(|of| of == system),
+                TokenSystem::Is(system) => *implied || of.as_ref() == Some(system),
             };
             system_fits && is.is_some() && code.as_ref().is_none_or(|code| Some(code) == is.as_ref())
         }
@@ -199,6 +196,7 @@ mod tests {
             (vec![("identifier", "urn:mrn|")], true),
             (vec![("identifier", "|7")], false),
             (vec![("identifier", "|8")], true),
+            (vec![("identifier", "urn:mrn|8")], false),
             (vec![("identifier", "7")], true),
             (vec![("gender", "http://hl7.org/fhir/administrative-gender|female")], true),
             (vec![("gender:not", "male")], true),
@@ -262,6 +260,8 @@ mod tests {
             ("general-practitioner.name", "Zqx"),
             ("_sort", "Zqx"),
             ("name", ""),
+            ("identifier:of-type", "Zqx|MR|8"),
+            ("general-practitioner:text", "Zqx"),
             ("_has:Zqx", "1"),
             ("name:missing", "Zqx"),
             ("_summary", "Zqx"),
