@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use ward_audit::{Class, Outcome};
+use ward_monitor::event;
 use ward_transport::{Body, Caller, RequestBody, Serve};
 
 use crate::app::App;
@@ -26,24 +27,32 @@ impl Serve for Router {
         if *request.method() == Method::GET || *request.method() == Method::HEAD {
             return answer(app, request).await.into_response();
         }
+        let form = form(request.uri().path());
+        let (parts, body) = request.into_parts();
+        let mut failed = Call::new(Arc::clone(&app), parts.headers.clone());
         // What was begun is finished and its outcome logged, even if the client goes away.
-        match app.tasks.spawn(answer(Arc::clone(&app), request)).await {
+        match app.tasks.spawn(answer(Arc::clone(&app), Request::from_parts(parts, body))).await {
             Ok(reply) => reply.into_response(),
-            Err(_) => Problem::internal().reply(Form::Fhir).into_response(),
+            Err(_) => logged(&mut failed, Problem::internal().reply(form), form).await.into_response(),
         }
     }
+}
+
+fn form(path: &str) -> Form {
+    if path.starts_with("/fhir/") { Form::Fhir } else { Form::Plain }
 }
 
 async fn answer(app: Arc<App>, request: Request<RequestBody>) -> Reply {
     let (parts, body) = request.into_parts();
     let mut call = Call::new(app, parts.headers);
     let path = parts.uri.path();
-    let form = if path.starts_with("/fhir/") { Form::Fhir } else { Form::Plain };
+    let form = form(path);
     let head = parts.method == Method::HEAD;
     let method = if head { Method::GET } else { parts.method };
     let target = Target { method, path, query: parts.uri.query() };
     let outcome = dispatch(&mut call, &target, body).await;
     let (reply, outcome) = match outcome {
+        Ok(reply) if call.refused_unsaid => (reply, Outcome::Refused),
         Ok(reply) => (reply, Outcome::Success),
         Err(problem) => {
             let refused = matches!(problem.status().as_u16(), 401 | 403 | 429);
@@ -54,10 +63,18 @@ async fn answer(app: Arc<App>, request: Request<RequestBody>) -> Reply {
         }
     };
     call.entry.outcome = outcome;
+    let reply = logged(&mut call, reply, form).await;
+    if head { reply.without_body() } else { reply }
+}
+
+/// The reply, once the log has it; else the words that the log cannot be written.
+async fn logged(call: &mut Call, reply: Reply, form: Form) -> Reply {
+    if reply.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        event!(Error, "request.failed", request = call.id);
+    }
     call.entry.status = Some(reply.status().as_u16());
     let recorded = call.record(vec![call.entry.clone()]).await;
-    let reply = recorded.map_or_else(|problem| problem.reply(form), |()| reply);
-    if head { reply.without_body() } else { reply }
+    recorded.map_or_else(|problem| problem.reply(form), |()| reply)
 }
 
 /// Where a request goes.

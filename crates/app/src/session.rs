@@ -65,7 +65,8 @@ pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply,
             if failures(transaction, &name, now)?.1 != Lock::Open {
                 return Err(Problem::locked());
             }
-            // Counted first and taken back if it was good: attempts at once are not faster than the count.
+            // Counted before it is looked at, so that attempts at once are not faster than the count, and taken back
+            // by the second factor alone, so that the lock does not tell which password was right.
             count_failure(transaction, &name, now)?;
             let id = transaction.record(RecordKind::Username, &name)?;
             id.map(|id| user(transaction, &String::from_utf8_lossy(&id))).transpose().map(Option::flatten)
@@ -80,19 +81,16 @@ pub(crate) async fn sign_in(call: &mut Call, body: RequestBody) -> Result<Reply,
         .await
         .map_err(|_| Problem::internal())?;
     drop(turn);
-    let user = known.filter(|user| fits && !user.disabled && user.credentials.is_some());
-    if let Some(user) = &user {
+    if let Some(user) = &known {
         call.entry.actor = Actor::User(user.id.clone());
     }
+    let user = known.filter(|user| fits && !user.disabled && user.credentials.is_some());
+    call.refused_unsaid = user.is_none();
     let (challenge, key) = token::new_token(&*call.app.random);
     let record = ChallengeRecord::new(user.map(|user| user.id), username, call.now);
     call.app
         .store
         .write(move |transaction| {
-            if record.user.is_some() {
-                let failures = failures(transaction, &record.username, now)?.0.taken_back(now);
-                put_failures(transaction, &record.username, &failures, now)?;
-            }
             let encoded = encode(&record)?;
             Ok::<_, Problem>(transaction.put_record(
                 RecordKind::Challenge,
@@ -314,17 +312,8 @@ fn failures(
 /// Counts one more failure under a name, whether somebody has it or not.
 fn count_failure(transaction: &mut dyn Transaction, username: &str, now: Timestamp) -> Result<(), Problem> {
     let failures = failures(transaction, username, now)?.0.after_failure(now);
-    put_failures(transaction, username, &failures, now)
-}
-
-fn put_failures(
-    transaction: &mut dyn Transaction,
-    username: &str,
-    failures: &Failures,
-    now: Timestamp,
-) -> Result<(), Problem> {
     let expires = now.plus_seconds(lockout::WINDOW_SECONDS);
-    Ok(transaction.put_record(RecordKind::SignInFailures, username, &encode(failures)?, Some(expires))?)
+    Ok(transaction.put_record(RecordKind::SignInFailures, username, &encode(&failures)?, Some(expires))?)
 }
 
 fn field<'a>(asked: &'a Value, name: &'static str) -> Result<&'a str, Problem> {
