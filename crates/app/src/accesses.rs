@@ -20,7 +20,7 @@ use crate::reply::Reply;
 /// The most accesses in one answer: the newest.
 const ACCESSES_MAX: usize = 1_000;
 
-/// The newest accesses to the record of `{"patient": id}`.
+/// The newest accesses to the record of `{"patient": id}`, and whether they are all.
 pub(crate) async fn accesses(call: &mut Call, body: RequestBody) -> Result<Reply, Problem> {
     let kind = ResourceType::parse("Patient");
     call.doing(Class::Disclosure, "read-accesses", kind);
@@ -41,7 +41,7 @@ pub(crate) async fn accesses(call: &mut Call, body: RequestBody) -> Result<Reply
     call.entry.rows = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let names = names(call, &found).await?;
     let accesses: Vec<Value> = summed_up(&found).iter().map(|line| line.to_json(&names)).collect();
-    Ok(Reply::json(StatusCode::OK, &json!({"accesses": accesses})))
+    Ok(Reply::json(StatusCode::OK, &json!({"accesses": accesses, "complete": found.len() < ACCESSES_MAX})))
 }
 
 /// What one request did to one type of resource.

@@ -10,7 +10,7 @@ use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::{Issue, IssueCode};
 use ward_identity::Permission;
-use ward_store::{Expected, Prepared, ResourceKey, Transaction, WriteOutcome};
+use ward_store::{Expected, Prepared, ResourceKey, Session, Transaction, WriteOutcome};
 use ward_transport::{Body, BodyError, RequestBody};
 
 use crate::app::App;
@@ -39,6 +39,15 @@ struct LineResult {
     kind: Option<ResourceType>,
     outcome: &'static str,
     reason: String,
+    /// Whose data it is about or was, if it was stored.
+    patients: Vec<ResourceId>,
+}
+
+impl LineResult {
+    fn of(ready: &Ready, outcome: &'static str) -> Self {
+        let kind = Some(ready.prepared.key().resource_type);
+        Self { line: ready.line, kind, outcome, reason: String::new(), patients: Vec::new() }
+    }
 }
 
 /// `POST /ward/import[?overwrite=true]`: one resource a line in, one result a line out, in the same order.
@@ -62,11 +71,10 @@ pub(crate) async fn import(
     let (ready, mut results) = tokio::task::spawn_blocking(move || prepare_lines(&app, &body, &limits))
         .await
         .map_err(|_| Problem::internal())??;
+    let (ready, unchanged) = call.app.store.read(move |session| changed(session, ready)).await?;
+    results.extend(unchanged);
     let intents: Vec<Entry> =
         ready.iter().map(|ready| intent(call, ready.prepared.key(), ready.prepared.patients())).collect();
-    for ready in &ready {
-        call.touches(ready.prepared.patients(), 1);
-    }
     call.record(intents).await?;
     let stored = call
         .app
@@ -78,7 +86,10 @@ pub(crate) async fn import(
                 .collect::<Result<Vec<_>, _>>()
         })
         .await?;
-    results.extend(stored);
+    for result in stored {
+        call.touches(&result.patients, usize::from(matches!(result.outcome, "created" | "updated")));
+        results.push(result);
+    }
     results.sort_by_key(|result| result.line);
     let mut text = String::new();
     for result in results {
@@ -113,7 +124,13 @@ fn prepare_lines(app: &App, body: &[u8], limits: &ward_fhir::json::Limits) -> Re
             Err((kind, problem)) => {
                 let issues: Vec<Issue> = problem.into_issues();
                 let told: Vec<String> = issues.iter().take(ISSUES_TOLD).map(told).collect();
-                results.push(LineResult { line, kind, outcome: "rejected", reason: told.join("; ") });
+                results.push(LineResult {
+                    line,
+                    kind,
+                    outcome: "rejected",
+                    reason: told.join("; "),
+                    patients: Vec::new(),
+                });
             }
         }
     }
@@ -154,32 +171,40 @@ fn prepare_line(
     Ok((resource, prepared))
 }
 
+/// What differs from what is stored, and what came of the rest: importing again changes nothing and logs no intents.
+fn changed(session: &mut dyn Session, ready: Vec<Ready>) -> Result<(Vec<Ready>, Vec<LineResult>), Problem> {
+    let (mut differs, mut unchanged) = (Vec::with_capacity(ready.len()), Vec::new());
+    for ready in ready {
+        if session.original_equals(ready.prepared.key(), &ready.resource)? {
+            unchanged.push(LineResult::of(&ready, "unchanged"));
+        } else {
+            differs.push(ready);
+        }
+    }
+    Ok((differs, unchanged))
+}
+
 fn store_line(
     transaction: &mut dyn Transaction,
     ready: &Ready,
     overwrite: bool,
 ) -> Result<LineResult, Problem> {
-    let key = ready.prepared.key();
-    let result = |outcome| LineResult {
-        line: ready.line,
-        kind: Some(key.resource_type),
-        outcome,
-        reason: String::new(),
-    };
-    let current = transaction.current(key)?;
-    if current.as_ref().is_some_and(|current| !current.deleted)
-        && transaction.original_equals(key, &ready.resource)?
-    {
-        return Ok(result("unchanged"));
+    let current = transaction.current(ready.prepared.key())?;
+    // Another line of the same request may have said the same.
+    if current.is_some() && transaction.original_equals(ready.prepared.key(), &ready.resource)? {
+        return Ok(LineResult::of(ready, "unchanged"));
     }
     // What was deleted was deleted on purpose: it does not come back unasked.
     if current.is_some() && !overwrite {
-        return Ok(result("conflict"));
+        return Ok(LineResult::of(ready, "conflict"));
     }
-    Ok(match transaction.put(&ready.prepared, Expected::Any)?.outcome {
-        WriteOutcome::Created => result("created"),
-        WriteOutcome::Updated => result("updated"),
-    })
+    let outcome = match transaction.put(&ready.prepared, Expected::Any)?.outcome {
+        WriteOutcome::Created => "created",
+        WriteOutcome::Updated => "updated",
+    };
+    let before = current.map(|stored| stored.patients).unwrap_or_default();
+    let patients = before.into_iter().chain(ready.prepared.patients().iter().cloned()).collect();
+    Ok(LineResult { patients, ..LineResult::of(ready, outcome) })
 }
 
 fn intent(call: &Call, key: &ResourceKey, patients: &[ResourceId]) -> Entry {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
+use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::json::{JsonError, JsonErrorKind};
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
@@ -20,7 +21,9 @@ use crate::reply::Reply;
 pub(crate) struct Problem {
     status: StatusCode,
     issues: Vec<Issue>,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<(HeaderName, &'static str)>,
+    /// Whose data it is about, for the audit log alone.
+    patients: Box<[ResourceId]>,
 }
 
 /// How an error is written down.
@@ -34,12 +37,24 @@ pub(crate) enum Form {
 
 impl Problem {
     fn new(status: StatusCode, code: IssueCode, words: impl Into<String>) -> Self {
-        Self { status, issues: vec![Issue::error(code, words)], header: None }
+        Self { status, issues: vec![Issue::error(code, words)], header: None, patients: Box::default() }
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+        self.header = Some((name, value));
         self
+    }
+
+    /// The same, about these patients.
+    #[must_use]
+    pub(crate) fn about(mut self, patients: Vec<ResourceId>) -> Self {
+        self.patients = patients.into();
+        self
+    }
+
+    /// Whose data it is about.
+    pub(crate) fn patients(&self) -> &[ResourceId] {
+        &self.patients
     }
 
     /// The status that goes out.
@@ -143,12 +158,12 @@ impl Problem {
 
     /// Everything that is wrong with a query.
     pub(crate) fn bad_query(issues: Vec<Issue>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, issues, header: None }
+        Self { status: StatusCode::BAD_REQUEST, issues, header: None, patients: Box::default() }
     }
 
     /// Everything that is wrong with a resource.
     pub(crate) fn invalid(issues: Vec<Issue>) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, issues, header: None }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, issues, header: None, patients: Box::default() }
     }
 
     /// What a client asked to hold does not.
@@ -244,7 +259,7 @@ impl Problem {
             }
         };
         if let Some((name, value)) = &self.header {
-            reply.header(name.clone(), value.clone());
+            reply.header(name.clone(), HeaderValue::from_static(value));
         }
         reply
     }

@@ -55,6 +55,7 @@ async fn answer(app: Arc<App>, request: Request<RequestBody>) -> Reply {
         Ok(reply) if call.refused_unsaid => (reply, Outcome::Refused),
         Ok(reply) => (reply, Outcome::Success),
         Err(problem) => {
+            call.touches(problem.patients(), 0);
             let refused = matches!(problem.status().as_u16(), 401 | 403 | 429);
             let outcome = if refused { Outcome::Refused } else { Outcome::Failed };
             // An OAuth error has words of its own that clients look for.

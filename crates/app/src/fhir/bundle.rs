@@ -11,13 +11,13 @@ use serde_json::Value;
 use ward_audit::{Class, Entry as AuditEntry, Outcome};
 use ward_base::{Phi, ResourceId, Timestamp};
 use ward_fhir::ResourceType;
-use ward_fhir::bundle::{self, Entry, History, Kind, Method as EntryMethod, Plan, rewrite_references};
+use ward_fhir::bundle::{
+    self, Entry, History, Kind, Method as EntryMethod, Plan, has_conditional_reference, rewrite_references,
+};
 use ward_fhir::outcome::{Issue, IssueCode};
 use ward_fhir::search::Handling;
 use ward_identity::Permission;
-use ward_store::{
-    Expected, HistoryScope, Page, Prepared, ResourceKey, Session, Stored, Transaction, WriteOutcome,
-};
+use ward_store::{Expected, HistoryScope, Page, Prepared, ResourceKey, Session, Transaction, WriteOutcome};
 use ward_transport::RequestBody;
 
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME};
@@ -57,7 +57,7 @@ fn read(bytes: &[u8], limits: &ward_fhir::json::Limits, most: usize) -> Result<P
     if bundle.get("entry").and_then(Value::as_array).is_some_and(|entries| entries.len() > most) {
         return Err(Problem::too_large(format!("a Bundle has {most} entries at most; send it in parts")));
     }
-    let plan = bundle::plan(&bundle).map_err(Problem::bad_query)?;
+    let plan = bundle::plan(bundle).map_err(Problem::bad_query)?;
     let is_query = |entry: &&Entry| {
         matches!(entry.method, EntryMethod::Get | EntryMethod::Head)
             && (entry.target.id.is_none() || entry.target.history == History::All)
@@ -72,7 +72,7 @@ fn read(bytes: &[u8], limits: &ward_fhir::json::Limits, most: usize) -> Result<P
 
 /// What an entry comes down to.
 enum Step {
-    Put { key: ResourceKey, prepared: Box<Prepared>, expected: Expected },
+    Put { key: ResourceKey, prepared: Box<Prepared>, expected: Expected, creates: bool },
     Delete { key: ResourceKey, expected: Expected },
     Read { key: ResourceKey, version: Option<u64> },
     History { scope: HistoryScope, page: Page },
@@ -85,13 +85,22 @@ struct Done {
     location: Option<String>,
     version: Option<(u64, Timestamp)>,
     resource: Option<Phi<Vec<u8>>>,
+    /// Whose data it touched, and in how many resources.
     patients: Vec<ResourceId>,
+    rows: usize,
 }
 
 impl Done {
     /// What was read.
-    fn found(resource: Phi<Vec<u8>>, version: Option<(u64, Timestamp)>, patients: Vec<ResourceId>) -> Self {
-        Self { status: StatusCode::OK, location: None, version, resource: Some(resource), patients }
+    fn found(resource: Phi<Vec<u8>>, patients: Vec<ResourceId>, rows: usize) -> Self {
+        Self {
+            status: StatusCode::OK,
+            location: None,
+            version: None,
+            resource: Some(resource),
+            patients,
+            rows,
+        }
     }
 }
 
@@ -105,11 +114,15 @@ struct Steps {
     ids: HashMap<usize, ResourceId>,
     /// What each `fullUrl` stands for from now on.
     assigned: HashMap<String, String>,
+    /// The same by what comes after the base of a `fullUrl` such as `https://h/fhir/Patient/1`, for relative
+    /// references out of resources with the same base (<https://hl7.org/fhir/R4/bundle.html#references>).
+    relative: HashMap<String, HashMap<String, String>>,
 }
 
 impl Steps {
     fn new(call: &Call, plan: &Plan) -> Result<Self, Problem> {
         let (mut ids, mut assigned) = (HashMap::new(), HashMap::new());
+        let mut relative: HashMap<String, HashMap<String, String>> = HashMap::new();
         for entry in &plan.entries {
             let Some(kind) = entry.target.resource_type else { continue };
             let id = match entry.method {
@@ -122,7 +135,12 @@ impl Steps {
                 _ => None,
             };
             if let (Some(url), Some(id)) = (&entry.full_url, id) {
-                assigned.insert(url.clone(), format!("{kind}/{}", id.as_str()));
+                let stands_for = format!("{kind}/{}", id.as_str());
+                if let Some((base, of_one)) = bundle::restful(url) {
+                    let of_base = relative.entry(base.to_owned()).or_default();
+                    of_base.insert(of_one.to_owned(), stands_for.clone());
+                }
+                assigned.insert(url.clone(), stands_for);
             }
         }
         Ok(Self {
@@ -132,6 +150,7 @@ impl Steps {
             handling: media::preferred_handling(call),
             ids,
             assigned,
+            relative,
         })
     }
 
@@ -141,20 +160,41 @@ impl Steps {
         if entry.if_none_exist.is_some() {
             return unsupported("conditional create is not supported yet; search first, then create");
         }
+        let updates = entry.method == EntryMethod::Put;
+        if entry.if_modified_since.is_some() || (entry.if_none_match.is_some() && !updates) {
+            return unsupported(
+                "`ifModifiedSince`, and `ifNoneMatch` but of an update, are not supported yet",
+            );
+        }
         let Some(kind) = entry.target.resource_type else {
             return unsupported("an entry must name a resource type");
         };
         let target = entry.target;
+        let of_one_or_all = target.id.is_some() || target.history != History::Absent;
+        if entry.method == EntryMethod::Get && of_one_or_all && target.query.is_some() {
+            return unsupported("in a Bundle, a read or history takes no parameters yet; send it by itself");
+        }
         match (entry.method, target.id, target.history, target.operation.as_deref()) {
             (EntryMethod::Post, None, History::Absent, None) => {
                 let id = self.ids.get(&entry.index).cloned().ok_or_else(Problem::internal)?;
-                self.put(kind, id, entry.resource, Expected::Absent)
+                self.put(kind, id, entry.full_url.as_deref(), entry.resource, Expected::Absent, true)
             }
             (EntryMethod::Put, Some(id), History::Absent, None) => {
-                let expected = match entry.if_match {
-                    Some(version) => Expected::Version(version),
-                    None if self.app.settings.accept_client_ids => Expected::Any,
-                    None => Expected::Known,
+                let chosen = self.app.settings.accept_client_ids;
+                let expected = match (entry.if_match, entry.if_none_match.as_deref()) {
+                    (Some(version), None) => Expected::Version(version),
+                    (None, Some("*")) if chosen => Expected::Absent,
+                    (None, None) => {
+                        if chosen {
+                            Expected::Any
+                        } else {
+                            Expected::Known
+                        }
+                    }
+                    _ => {
+                        let words = "`ifNoneMatch` of an update can only be `*`, alone, and where clients may choose ids";
+                        return Err(Problem::malformed(IssueCode::Value, words));
+                    }
                 };
                 let stated =
                     entry.resource.as_ref().and_then(|resource| resource.get("id")).and_then(Value::as_str);
@@ -162,13 +202,13 @@ impl Steps {
                     let words = "the resource must have the id that stands in its request's url";
                     return Err(Problem::malformed(IssueCode::Invalid, words));
                 }
-                self.put(kind, id, entry.resource, expected)
+                self.put(kind, id, entry.full_url.as_deref(), entry.resource, expected, false)
             }
             (EntryMethod::Delete, Some(id), History::Absent, None) => Ok(Step::Delete {
                 key: ResourceKey { resource_type: kind, id },
                 expected: entry.if_match.map_or(Expected::Any, Expected::Version),
             }),
-            (EntryMethod::Get | EntryMethod::Head, Some(id), of, None) => {
+            (EntryMethod::Get, Some(id), of, None) => {
                 let key = ResourceKey { resource_type: kind, id };
                 Ok(match of {
                     History::Absent => Step::Read { key, version: None },
@@ -176,10 +216,10 @@ impl Steps {
                     History::All => Step::History { scope: HistoryScope::Instance(key), page: self.page() },
                 })
             }
-            (EntryMethod::Get | EntryMethod::Head, None, History::All, None) => {
+            (EntryMethod::Get, None, History::All, None) => {
                 Ok(Step::History { scope: HistoryScope::Type(kind), page: self.page() })
             }
-            (EntryMethod::Get | EntryMethod::Head, None, History::Absent, None) => {
+            (EntryMethod::Get, None, History::Absent, None) => {
                 let pairs = form::pairs(target.query.unwrap_or_default().as_bytes())?;
                 let asked =
                     search::understand(&self.app, &self.account, self.now, kind, pairs, self.handling)?;
@@ -193,16 +233,28 @@ impl Steps {
         &self,
         kind: ResourceType,
         id: ResourceId,
+        full_url: Option<&str>,
         resource: Option<Value>,
         expected: Expected,
+        creates: bool,
     ) -> Result<Step, Problem> {
         let words = "an entry that writes must have a resource";
         let mut resource = resource.ok_or_else(|| Problem::malformed(IssueCode::Required, words))?;
         rewrite_references(&mut resource, &self.assigned);
+        if let Some(relative) =
+            full_url.and_then(bundle::restful).and_then(|(base, _)| self.relative.get(base))
+        {
+            rewrite_references(&mut resource, relative);
+        }
+        if has_conditional_reference(&resource) {
+            let words =
+                "references that search, such as `Patient?identifier=…`, are not supported yet; search first";
+            return Err(Problem::malformed(IssueCode::NotSupported, words));
+        }
         write::check(&resource, kind)?;
         let key = ResourceKey { resource_type: kind, id };
         let prepared = Box::new(self.app.store.prepare(&key, &resource)?);
-        Ok(Step::Put { key, prepared, expected })
+        Ok(Step::Put { key, prepared, expected, creates })
     }
 
     fn page(&self) -> Page {
@@ -212,9 +264,9 @@ impl Steps {
 
 impl Step {
     /// The name of the interaction in the audit log, and what it takes.
-    fn interaction(&self, created: bool) -> (&'static str, Permission) {
+    const fn interaction(&self) -> (&'static str, Permission) {
         match self {
-            Self::Put { .. } if created => ("create", Permission::Create),
+            Self::Put { creates: true, .. } => ("create", Permission::Create),
             Self::Put { .. } => ("update", Permission::Update),
             Self::Delete { .. } => ("delete", Permission::Delete),
             Self::Read { version: None, .. } => ("read", Permission::Read),
@@ -241,20 +293,21 @@ impl Step {
         matches!(self, Self::Put { .. } | Self::Delete { .. })
     }
 
-    /// Fails unless the caller may; gives the entry for the audit log, an intent for now.
-    fn permit(&mut self, call: &Call) -> Result<AuditEntry, Problem> {
-        let created = matches!(self, Self::Put { expected: Expected::Absent, .. });
-        let (action, permission) = self.interaction(created);
+    /// Fails unless the caller may.
+    fn permit(&mut self, call: &Call) -> Result<(), Problem> {
         let kind = self.kind();
-        call.permit(permission, kind)?;
-        if let Self::Put { expected: expected @ (Expected::Any | Expected::Known), .. } = self
-            && call.permit(Permission::Create, kind).is_err()
-        {
-            // Whoever may not create may not do it by updating either, nor bring back what was deleted.
-            *expected = Expected::Current;
+        call.permit(self.interaction().1, kind)?;
+        if let Self::Put { key, creates: false, expected, .. } = self {
+            *expected = write::narrowed(call, key.resource_type, *expected);
         }
+        Ok(())
+    }
+
+    /// The entry for the audit log, an intent for now.
+    fn entry(&self, call: &Call) -> AuditEntry {
+        let kind = self.kind();
         let mut entry = call.entry.clone();
-        entry.action = action;
+        entry.action = self.interaction().0;
         entry.outcome = Outcome::Intent;
         entry.resource_type = kind.map(ResourceType::name);
         entry.patients.clear();
@@ -267,6 +320,9 @@ impl Step {
             Self::Delete { key, .. } | Self::Read { key, .. } => {
                 entry.resource = Some((key.resource_type.name(), key.id.clone(), None));
             }
+            Self::History { scope: HistoryScope::Instance(key), .. } => {
+                entry.resource = Some((key.resource_type.name(), key.id.clone(), None));
+            }
             Self::History { .. } => entry.resource = None,
             Self::Search(asked) => {
                 entry.resource = None;
@@ -274,13 +330,13 @@ impl Step {
                 entry.patients = asked.patients();
             }
         }
-        Ok(entry)
+        entry
     }
 
     /// Carries out what writes.
     fn write(&self, transaction: &mut dyn Transaction, steps: &Steps) -> Result<Done, Problem> {
         match self {
-            Self::Put { key, prepared, expected } => {
+            Self::Put { key, prepared, expected, .. } => {
                 let written = transaction
                     .put(prepared, *expected)
                     .map_err(|error| write::conflict(error, *expected))?;
@@ -294,6 +350,7 @@ impl Step {
                     version: Some((written.version, written.updated)),
                     resource: None,
                     patients: prepared.patients().to_vec(),
+                    rows: 1,
                 })
             }
             Self::Delete { key, expected } => {
@@ -305,6 +362,7 @@ impl Step {
                     version: None,
                     resource: None,
                     patients,
+                    rows: 1,
                 })
             }
             _ => self.read(transaction, steps),
@@ -321,24 +379,28 @@ impl Step {
                 };
                 let stored = found.ok_or_else(Problem::not_found)?;
                 if stored.deleted {
-                    return Err(Problem::gone());
+                    return Err(Problem::gone().about(stored.patients));
                 }
                 let version = Some((stored.version, stored.updated));
-                let Stored { body, patients, .. } = stored;
-                Ok(Done::found(body, version, patients))
+                Ok(Done { version, ..Done::found(stored.body, stored.patients, 1) })
             }
             Self::History { scope, page } => {
                 let found = session.history(scope, page)?;
+                if matches!(scope, HistoryScope::Instance(_)) && found.total.is_none() {
+                    return Err(Problem::not_found());
+                }
+                let rows = found.entries.len();
                 let patients =
                     found.entries.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
                 let text = history::text(&steps.app, &steps.account, steps.now, scope, page.count, found)?;
-                Ok(Done::found(Phi::new(text), None, patients))
+                Ok(Done::found(Phi::new(text), patients, rows))
             }
             Self::Search(asked) => {
                 let found = session.search(&asked.query, &asked.page())?;
+                let rows = found.hits.len();
                 let patients = found.hits.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
                 let text = search::text(&steps.app, &steps.account, steps.now, asked, found)?;
-                Ok(Done::found(Phi::new(text), None, patients))
+                Ok(Done::found(Phi::new(text), patients, rows))
             }
             Self::Put { .. } | Self::Delete { .. } => Err(Problem::internal()),
         }
@@ -357,7 +419,7 @@ async fn name_those_before(call: &Call, permitted: &mut [Permitted]) -> Result<(
     let mut keys = Vec::new();
     for (place, one) in permitted.iter().enumerate() {
         match &one.step {
-            Step::Put { expected: Expected::Absent, .. } => {}
+            Step::Put { creates: true, .. } => {}
             Step::Put { key, .. } | Step::Delete { key, .. } => keys.push((place, key.clone())),
             _ => {}
         }
@@ -381,21 +443,39 @@ async fn name_those_before(call: &Call, permitted: &mut [Permitted]) -> Result<(
 }
 
 /// What the log says of an entry when it is done.
-fn closing(mut entry: AuditEntry, done: &Result<Done, Problem>) -> AuditEntry {
+fn closing(mut entry: AuditEntry, done: Result<&Done, &Problem>) -> AuditEntry {
     match done {
         Ok(done) => {
             entry.outcome = Outcome::Success;
             entry.status = Some(done.status.as_u16());
-            entry.rows = entry.rows.max(u32::from(done.resource.is_some()));
+            entry.rows = u32::try_from(done.rows).unwrap_or(u32::MAX);
             entry.patients.extend(done.patients.iter().cloned());
         }
         Err(problem) => {
             let refused = problem.status() == StatusCode::FORBIDDEN;
             entry.outcome = if refused { Outcome::Refused } else { Outcome::Failed };
             entry.status = Some(problem.status().as_u16());
+            entry.patients.extend(problem.patients().iter().cloned());
         }
     }
     entry
+}
+
+/// What the answer has room for yet.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, done: Done) -> Result<Done, Problem> {
+        let size = done.resource.as_ref().map_or(0, |resource| resource.expose().len());
+        match self.0.checked_sub(size) {
+            Some(left) => self.0 = left,
+            None => {
+                let words = "the entries read more than one answer holds; ask for less at once";
+                return Err(Problem::too_large(words).about(done.patients));
+            }
+        }
+        Ok(done)
+    }
 }
 
 async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, Problem> {
@@ -412,15 +492,21 @@ async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<R
     .map_err(|_| Problem::internal())??;
     let mut permitted = Vec::with_capacity(prepared.len());
     for (index, mut step) in prepared {
-        let entry = step.permit(call).map_err(|problem| problem.at_entry(index))?;
+        let entry = step.entry(call);
+        if let Err(problem) = step.permit(call) {
+            call.record(vec![closing(entry, Err(&problem))]).await?;
+            return Err(problem.at_entry(index));
+        }
         permitted.push(Permitted { index, step, entry });
     }
     name_those_before(call, &mut permitted).await?;
     let writes = permitted.iter().any(|one| one.step.is_write());
     let intents = permitted.iter().filter(|one| one.step.is_write()).map(|one| one.entry.clone());
     call.record(intents.collect()).await?;
-    let carried = |one: Permitted, done: Result<Done, Problem>| {
-        let done = done.map_err(|problem| problem.at_entry(one.index))?;
+    // What does not fit into the answer is not done either.
+    let mut room = Room(ANSWER_BYTES_MAX);
+    let mut carried = move |one: Permitted, done: Result<Done, Problem>| {
+        let done = done.and_then(|done| room.take(done)).map_err(|problem| problem.at_entry(one.index))?;
         Ok::<_, Problem>((one.index, one.entry, done))
     };
     // What only reads does not keep the one writer busy.
@@ -448,14 +534,9 @@ async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<R
     let mut entries = Vec::with_capacity(done.len());
     for (_, entry, done) in done {
         add(&mut text, &done);
-        entries.push(closing(entry, &Ok(done)));
+        entries.push(closing(entry, Ok(&done)));
     }
     call.record(entries).await?;
-    if text.size() > ANSWER_BYTES_MAX {
-        let words =
-            "it was done, but what its entries read is more than one answer holds; ask for less at once";
-        return Err(Problem::too_large(words));
-    }
     Ok(Reply::fhir(StatusCode::OK, text.finish()))
 }
 
@@ -474,8 +555,14 @@ async fn batch(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, 
         .collect();
     let mut permitted = Vec::new();
     for (index, step) in prepared {
-        match step.and_then(|mut step| step.permit(call).map(|entry| (step, entry))) {
-            Ok((step, entry)) => permitted.push(Permitted { index, step, entry }),
+        match step {
+            Ok(mut step) => {
+                let entry = step.entry(call);
+                match step.permit(call) {
+                    Ok(()) => permitted.push(Permitted { index, step, entry }),
+                    Err(problem) => answers.push((index, entry, Err(problem))),
+                }
+            }
             Err(problem) => answers.push((index, call.entry.clone(), Err(problem))),
         }
     }
@@ -494,26 +581,17 @@ async fn batch(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, 
         answers.push((index, entry, task.await.unwrap_or_else(|_| Err(Problem::internal()))));
     }
     // One after the other: a Bundle has one reader at most.
-    let mut room = ANSWER_BYTES_MAX;
+    let mut room = Room(ANSWER_BYTES_MAX);
     for Permitted { index, step, entry } in reads {
         let steps = Arc::clone(&steps);
-        let mut done = call.app.store.read(move |session| step.read(session, &steps)).await;
-        if let Ok(Done { resource: Some(resource), .. }) = &done {
-            match room.checked_sub(resource.expose().len()) {
-                Some(left) => room = left,
-                None => {
-                    let words = "the entries read more than one answer holds; ask for this one by itself";
-                    done = Err(Problem::too_large(words));
-                }
-            }
-        }
-        answers.push((index, entry, done));
+        let done = call.app.store.read(move |session| step.read(session, &steps)).await;
+        answers.push((index, entry, done.and_then(|done| room.take(done))));
     }
     answers.sort_by_key(|(index, ..)| *index);
     let mut text = BundleText::new("batch-response", None, &[]);
     let mut entries = Vec::with_capacity(answers.len());
     for (_, entry, answer) in answers {
-        entries.push(closing(entry, &answer));
+        entries.push(closing(entry, answer.as_ref()));
         match answer {
             Ok(done) => add(&mut text, &done),
             Err(problem) => {

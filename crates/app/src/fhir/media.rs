@@ -69,21 +69,3 @@ fn preference<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
         .find(|(own, _)| own.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.trim_matches('"'))
 }
-
-/// The version in a tag such as `W/"3"`.
-pub(crate) fn version_tag(text: &str) -> Option<u64> {
-    text.trim().trim_start_matches("W/").trim_matches('"').parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_are_weak_or_strong() {
-        assert_eq!(version_tag("W/\"12\""), Some(12));
-        assert_eq!(version_tag("\"3\""), Some(3));
-        assert_eq!(version_tag("3"), Some(3));
-        assert_eq!(version_tag("W/\"x\""), None);
-    }
-}

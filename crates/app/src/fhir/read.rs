@@ -2,6 +2,7 @@
 
 use http::{StatusCode, header};
 use ward_audit::Class;
+use ward_fhir::bundle::version_tag;
 use ward_fhir::search::Summary;
 use ward_identity::Permission;
 use ward_store::{ResourceKey, Stored};
@@ -63,9 +64,7 @@ fn give(call: &mut Call, found: Option<Stored>, query: Option<&str>) -> Result<R
 /// Whether the client has this version already (conditional read).
 fn is_known(call: &Call, stored: &Stored) -> bool {
     if let Some(tags) = call.header(header::IF_NONE_MATCH) {
-        return tags
-            .split(',')
-            .any(|tag| tag.trim() == "*" || media::version_tag(tag) == Some(stored.version));
+        return tags.split(',').any(|tag| tag.trim() == "*" || version_tag(tag) == Some(stored.version));
     }
     call.header(header::IF_MODIFIED_SINCE)
         .and_then(read_http_date)

@@ -84,12 +84,7 @@ pub(crate) async fn by_get(
     kind: ResourceType,
     query: Option<&str>,
 ) -> Result<Reply, Problem> {
-    begin(call, kind, query)?;
-    let pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
-    let tells = |(name, value): &(String, String)| !allowed_in_url(name, value, kind);
-    if !call.app.settings.allow_phi_in_urls && pairs.iter().any(tells) {
-        return Err(Problem::phi_in_url(kind));
-    }
+    let pairs = begin(call, kind, query)?;
     search(call, kind, pairs).await
 }
 
@@ -100,22 +95,23 @@ pub(crate) async fn by_post(
     query: Option<&str>,
     body: RequestBody,
 ) -> Result<Reply, Problem> {
-    begin(call, kind, query)?;
-    let mut pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
-    if !call.app.settings.allow_phi_in_urls
-        && pairs.iter().any(|(name, value)| !allowed_in_url(name, value, kind))
-    {
-        return Err(Problem::phi_in_url(kind));
-    }
+    let mut pairs = begin(call, kind, query)?;
     let body = call.body(body, &[FORM], FORM, FORM_BYTES_MAX).await?;
     pairs.extend(form::pairs(&body)?);
     search(call, kind, pairs).await
 }
 
-fn begin(call: &mut Call, kind: ResourceType, query: Option<&str>) -> Result<(), Problem> {
+/// The parameters that stand in the address, if they may.
+fn begin(call: &mut Call, kind: ResourceType, query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
     call.doing(Class::Rest, "search", Some(kind));
     media::acceptable(call, query)?;
-    call.permit(Permission::Search, Some(kind))
+    call.permit(Permission::Search, Some(kind))?;
+    let pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
+    let tells = |(name, value): &(String, String)| !allowed_in_url(name, value, kind);
+    if !call.app.settings.allow_phi_in_urls && pairs.iter().any(tells) {
+        return Err(Problem::phi_in_url(kind));
+    }
+    Ok(pairs)
 }
 
 async fn search(call: &mut Call, kind: ResourceType, pairs: Vec<(String, String)>) -> Result<Reply, Problem> {
@@ -147,15 +143,16 @@ pub(crate) fn understand(
     pairs: Vec<(String, String)>,
     handling: Handling,
 ) -> Result<Asked, Problem> {
-    let (after, counted, pairs) = match pairs.iter().find(|(name, _)| name == "_cursor") {
+    let (after, counted, pairs, handling) = match pairs.iter().find(|(name, _)| name == "_cursor") {
         Some(_) if pairs.iter().any(|(name, _)| !LINK_TAKES.contains(&name.as_str())) => {
             return Err(Problem::bad_cursor());
         }
         Some((_, link)) => {
             let cursor = app.cursors.open(link, kind.name(), account, now)?;
-            (cursor.position()?, Some(cursor.count), cursor.query)
+            // What is in a link was accepted once.
+            (cursor.position()?, Some(cursor.count), cursor.query, Handling::Lenient)
         }
-        None => (None, None, pairs),
+        None => (None, None, pairs, handling),
     };
     let (mut query, warnings) =
         search::parse(kind, &pairs, handling, &app.settings.base).map_err(Problem::bad_query)?;

@@ -43,11 +43,6 @@ impl BundleText {
         self.entries += 1;
     }
 
-    /// Its length so far, in bytes.
-    pub(crate) fn size(&self) -> usize {
-        self.text.len()
-    }
-
     /// The whole text.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.text.extend_from_slice(if self.entries == 0 { b"}" } else { b"]}" });

@@ -7,6 +7,7 @@ use serde_json::Value;
 use ward_audit::Class;
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
+use ward_fhir::bundle::version_tag;
 use ward_fhir::outcome::{Issue, IssueCode, Severity, operation_outcome};
 use ward_identity::Permission;
 use ward_store::{Expected, Prepared, ResourceKey, StoreError, WriteOutcome, Written};
@@ -37,13 +38,7 @@ pub(crate) async fn update(call: &mut Call, key: ResourceKey, body: RequestBody)
     call.about(&key, None);
     media::acceptable(call, None)?;
     call.permit(Permission::Update, Some(key.resource_type))?;
-    let mut expected = expected(call)?;
-    if matches!(expected, Expected::Any | Expected::Known | Expected::Absent)
-        && call.permit(Permission::Create, Some(key.resource_type)).is_err()
-    {
-        // Whoever may not create may not do it by updating either, nor bring back what was deleted.
-        expected = Expected::Current;
-    }
+    let expected = narrowed(call, key.resource_type, expected(call)?);
     let prepared = prepared(call, &key, true, body).await?;
     // Whoever it was about until now is touched as well.
     let asked = key.clone();
@@ -87,12 +82,24 @@ fn expected(call: &Call) -> Result<Expected, Problem> {
         };
     }
     if call.headers.contains_key(header::IF_MATCH) {
-        let version = call.header(header::IF_MATCH).and_then(media::version_tag);
+        let version = call.header(header::IF_MATCH).and_then(version_tag);
         return version
             .map(Expected::Version)
             .ok_or_else(|| malformed("`If-Match` must be a version such as W/\"3\""));
     }
     Ok(if call.app.settings.accept_client_ids { Expected::Any } else { Expected::Known })
+}
+
+/// Whoever may not create may not do it by updating either, nor bring back what was deleted.
+pub(crate) fn narrowed(call: &Call, kind: ResourceType, expected: Expected) -> Expected {
+    match expected {
+        Expected::Any | Expected::Known | Expected::Absent
+            if call.permit(Permission::Create, Some(kind)).is_err() =>
+        {
+            Expected::Current
+        }
+        expected => expected,
+    }
 }
 
 /// The body as a valid resource of this type, ready to be stored; with this id in it, if it must have one.

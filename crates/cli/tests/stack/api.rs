@@ -253,6 +253,74 @@ fn a_batch_is_each_for_itself() {
 }
 
 #[test]
+fn an_entry_of_a_bundle_keeps_its_conditions_and_references() {
+    let stack = stack(StackOptions {
+        configuration: "[app]\naccept_client_ids = true\n".to_owned(),
+        ..Default::default()
+    });
+    let client = stack.signed_in("system/*.cruds");
+    let patient =
+        |family: &str| json!({"resourceType": "Patient", "id": "p-1", "name": [{"family": family}]});
+    assert_eq!(client.put("/fhir/R4/Patient/p-1", &patient("First")).status, 201);
+    let family = || client.get("/fhir/R4/Patient/p-1").json()["name"][0]["family"].clone();
+    let transaction = |entries: Value| {
+        client.post("/fhir/R4", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}))
+    };
+    let put = |change: Value| {
+        let mut request = json!({"method": "PUT", "url": "Patient/p-1"});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!({"resource": patient("Second"), "request": request})
+    };
+    for condition in [json!({"ifNoneMatch": "*"}), json!({"ifMatch": "W/\"7\""})] {
+        assert_eq!(transaction(json!([put(condition)])).status, 412);
+    }
+    for condition in [json!({"ifNoneMatch": "W/\"1\""}), json!({"ifModifiedSince": "2026-01-01T00:00:00Z"})] {
+        let refused = transaction(json!([put(condition)]));
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        issue(&refused);
+    }
+    assert_eq!(family(), "First");
+
+    let observation = |reference: &str, url: &str| {
+        let resource = json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"},
+            "subject": {"reference": reference}});
+        json!({"fullUrl": url, "resource": resource, "request": {"method": "POST", "url": "Observation"}})
+    };
+    let searching = transaction(json!([observation(
+        "Patient?identifier=a|b",
+        "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e1"
+    )]));
+    assert_eq!(searching.status, 400);
+    assert!(searching.text().contains("search first"), "{}", searching.text());
+    // A relative reference means what has the same base, not whoever has that id here.
+    let answer = transaction(json!([
+        {"fullUrl": "https://elsewhere.example/fhir/Patient/p-1", "resource": patient("Elsewhere"),
+            "request": {"method": "POST", "url": "Patient"}},
+        observation("Patient/p-1", "https://elsewhere.example/fhir/Observation/o"),
+    ]));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(client.search("Observation", "patient=p-1").json()["entry"], Value::Null);
+    let made = answer.json()["entry"][0]["response"]["location"].as_str().unwrap().to_owned();
+    let made = made.split("/Patient/").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let found = client.search("Observation", &format!("patient={made}")).json();
+    assert_eq!(found["entry"].as_array().unwrap().len(), 1);
+
+    let batch = json!({"resourceType": "Bundle", "type": "batch", "entry": [
+        {"request": {"method": "GET", "url": "Patient/nobody/_history"}},
+        {"request": {"method": "GET", "url": "Patient/p-1?_elements=name"}},
+        {"request": {"method": "GET", "url": "Patient/p-1/_history"}},
+    ]});
+    let answer = client.post("/fhir/R4", &batch).json();
+    let statuses: Vec<_> = answer["entry"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["response"]["status"].as_str().unwrap()[..3].to_owned())
+        .collect();
+    assert_eq!(statuses, ["404", "400", "200"]);
+}
+
+#[test]
 fn what_is_asked_for_in_parts_or_not_at_all_comes_so() {
     let stack = empty_stack();
     let client = stack.signed_in("system/*.cruds");
