@@ -221,8 +221,7 @@ fn roles(asked: &Value) -> Result<Vec<Role>, Problem> {
     let names = asked.get("roles").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut roles: Vec<Role> = Vec::new();
     for name in names {
-        // The operator's role is the host's own.
-        let role = name.as_str().and_then(Role::parse).filter(|role| *role != Role::Operator);
+        let role = name.as_str().and_then(Role::parse).filter(|role| Role::OF_PEOPLE.contains(role));
         roles.push(role.ok_or_else(|| malformed("a role must be administrator, clinician or auditor"))?);
     }
     roles.sort_unstable();

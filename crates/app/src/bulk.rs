@@ -149,7 +149,10 @@ fn prepare_line(
     text: &[u8],
     limits: &ward_fhir::json::Limits,
 ) -> Result<(Value, Prepared), (Option<ResourceType>, Problem)> {
-    let mut resource = ward_fhir::json::parse(text, limits).map_err(|error| (None, error.into()))?;
+    let mut resource = ward_fhir::json::parse(text, limits).map_err(|error| {
+        let words = format!("not JSON that is accepted: {} at column {}", error.kind, error.column);
+        (None, Problem::malformed(IssueCode::Structure, words))
+    })?;
     let named = resource.get("resourceType").and_then(Value::as_str).and_then(ResourceType::parse);
     let kind = named.ok_or_else(|| {
         let words = "not a resource of FHIR R4: `resourceType` is missing or unknown";

@@ -1,9 +1,6 @@
 //! Bringing the tier up: keys, database and audit log, each checked against the others before anything is answered.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -12,7 +9,7 @@ use ward_audit::{AuditError, AuditKeys};
 use ward_base::{Clock, Secret, SystemRandom, Timestamp};
 use ward_identity::{ClientKeys, ClientRecord, Role, Scopes};
 use ward_keys::{KeyRing, KmsError, Tokenizer, WrappedKey};
-use ward_kms::RootKeys;
+use ward_kms::{RootKeys, write_private};
 use ward_store::{CacheLimits, Store, StoreError, StoreOptions};
 
 use crate::app::{App, Settings};
@@ -135,21 +132,10 @@ fn tenant_keys(config: &AppConfig) -> Result<KeyRing, StartError> {
     }
 }
 
-/// Whole or not at all, durably, for the owner alone.
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::AppLimits;
     use base64::Engine as _;

@@ -29,11 +29,6 @@ impl ResourceType {
         self.0 as usize
     }
 
-    /// The type whose [`index`](Self::index) this is; `None` if there are not so many.
-    pub fn from_number(number: u16) -> Option<Self> {
-        (usize::from(number) < definitions::resources().len()).then_some(Self(number))
-    }
-
     /// What the specification says of it.
     pub(crate) fn definition(self) -> Option<&'static Definition> {
         definitions::resources().get(self.index())
@@ -62,10 +57,8 @@ mod tests {
         for (position, resource_type) in ResourceType::all().enumerate() {
             assert_eq!(ResourceType::parse(resource_type.name()), Some(resource_type));
             assert_eq!(resource_type.index(), position);
-            assert_eq!(ResourceType::from_number(u16::try_from(position).unwrap()), Some(resource_type));
             assert_eq!(resource_type.definition().unwrap().path, resource_type.name());
         }
-        assert_eq!(ResourceType::from_number(146), None);
         for name in ["", "patient", "Resource", "DomainResource", "HumanName", "Patient "] {
             assert_eq!(ResourceType::parse(name), None, "{name}");
         }

@@ -33,6 +33,9 @@ impl Role {
     /// Every role.
     pub const ALL: [Self; 4] = [Self::Administrator, Self::Clinician, Self::Auditor, Self::Operator];
 
+    /// Those that people may have. The operator's is the host's own.
+    pub const OF_PEOPLE: [Self; 3] = [Self::Administrator, Self::Clinician, Self::Auditor];
+
     /// The name in requests, records and the audit log.
     pub const fn name(self) -> &'static str {
         match self {

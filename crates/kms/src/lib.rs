@@ -6,5 +6,5 @@
 mod local;
 mod root;
 
-pub use local::{KeystoreError, LocalKeystore};
+pub use local::{KeystoreError, LocalKeystore, write_private};
 pub use root::RootKeys;

@@ -161,20 +161,24 @@ impl SealingKey {
             seal_small(&self.key, &self.parameters.binding(), keys.to_secret().expose(), &SystemRandom);
         let file = File { version: 1, argon2id: self.parameters.clone(), sealed: STANDARD.encode(sealed) };
         let text = serde_json::to_vec_pretty(&file).map_err(|_| KeystoreError::NotAKeystore)?;
-        let temporary = path.with_extension("new");
-        let mut out = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        out.write_all(&text)?;
-        out.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            std::fs::File::open(directory)?.sync_all()?;
-        }
-        Ok(())
+        Ok(write_private(path, &text)?)
+    }
+}
+
+/// Writes the file whole or not at all, durably, for its owner alone.
+///
+/// # Errors
+/// If the file system does not let it.
+pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        Some(directory) => std::fs::File::open(directory)?.sync_all(),
+        None => Ok(()),
     }
 }
 

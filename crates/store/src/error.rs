@@ -30,22 +30,6 @@ pub enum StoreError {
     NewerSchema,
 }
 
-impl StoreError {
-    /// Whether the same call may succeed later without anybody changing anything.
-    pub const fn retryable(&self) -> bool {
-        match self {
-            Self::Unavailable => true,
-            Self::Conflict
-            | Self::Corrupt
-            | Self::TooCostly
-            | Self::Position
-            | Self::Unstorable
-            | Self::WrongKey
-            | Self::NewerSchema => false,
-        }
-    }
-}
-
 /// The driver's errors quote SQL and values, so nothing but their class is kept.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {

@@ -161,7 +161,7 @@ mod tests {
             if words[4].is_empty() || words[2] == "special" {
                 continue;
             }
-            let owner = ResourceType::parse(words[0]).unwrap_or(ResourceType::from_number(0).unwrap());
+            let owner = ResourceType::parse(words[0]).or_else(|| ResourceType::all().next()).unwrap();
             assert!(read(&words, owner).is_some(), "{line}");
             compiled += 1;
         }
