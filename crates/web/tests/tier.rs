@@ -35,9 +35,10 @@ impl Serve for AppTier {
     async fn serve(&self, _: &Caller, request: Request<RequestBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
+        let signed_in = parts.headers.contains_key("authorization");
         self.0.lock().unwrap().push((parts.method, path.clone(), parts.headers));
         match path.as_str() {
-            "/session" => {
+            "/session" if signed_in => {
                 Response::new(Body::full(json!({"display_name": "Ada", "expires_in": 90_000}).to_string()))
             }
             path if path.starts_with("/fhir/") => Response::new(Body::from(body)),
@@ -176,6 +177,13 @@ async fn a_page_speaks_for_its_session_and_leaves_in_time() {
     assert_eq!(path, "/session");
     assert_eq!(headers["authorization"], "Bearer 0123456789abcdef0123456789abcdef");
     assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+
+    // The script of a page that is still open is told so when another one signed out.
+    for (method, path) in [("GET", "/session/remaining"), ("POST", "/session/renew")] {
+        let answer = instance.send(with(request(method, path), "cookie", SESSION)).await;
+        assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, r#"{"remaining":900}"#));
+        assert_eq!(instance.send(request(method, path)).await.status, 401, "{path}");
+    }
 }
 
 #[tokio::test]
