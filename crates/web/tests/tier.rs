@@ -41,6 +41,11 @@ impl Serve for AppTier {
             "/session" if signed_in => {
                 Response::new(Body::full(json!({"display_name": "Ada", "expires_in": 90_000}).to_string()))
             }
+            "/fhir/R4/Patient/_search" => {
+                let patient = json!({"resourceType": "Patient", "id": "p-1"});
+                Response::new(Body::full(json!({"entry": [{"resource": patient}]}).to_string()))
+            }
+            "/fhir/R4/Observation" => Response::builder().status(503).body(Body::empty()).unwrap(),
             path if path.starts_with("/fhir/") => Response::new(Body::from(body)),
             _ => Response::builder().status(401).body(Body::empty()).unwrap(),
         }
@@ -184,6 +189,30 @@ async fn a_page_speaks_for_its_session_and_leaves_in_time() {
         assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, r#"{"remaining":900}"#));
         assert_eq!(instance.send(request(method, path)).await.status, 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn only_what_was_certainly_not_saved_is_said_not_to_be() {
+    let instance = Instance::start().await;
+    let signed = |method, path: &str| with(request(method, path), "cookie", SESSION);
+    let found = instance.send(form(signed("POST", "/patients"), "name=ada")).await;
+    let found = instance.send(signed("GET", found.headers["location"].to_str().unwrap())).await;
+    let handle = found.text.split_once("href=\"/patients/").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let measured = "kind=heart-rate&value=71&effective=2024-05-17T14:30";
+    let add = || form(signed("POST", &format!("/patients/{handle}/observations")), measured);
+
+    let perhaps = instance.send(add()).await;
+    assert_eq!(perhaps.status, 502);
+    assert!(perhaps.text.contains("not known whether it was saved") && !perhaps.text.contains("Nothing was"));
+
+    let nobody = Update::Targets { group: "internal-edge".to_owned(), targets: vec![] };
+    instance.updates.send(nobody).await.unwrap();
+    while instance.get("/fhir/R4/metadata").await.status != 503 {
+        tokio::task::yield_now().await;
+    }
+    let unsent = instance.send(add()).await;
+    assert_eq!(unsent.status, 503);
+    assert!(unsent.text.contains("Nothing was changed"));
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ pub(crate) async fn complete(
         match site.app.enrol(&visit, &token, &chosen.password, &without_spaces(&chosen.code)).await {
             Ok(()) => return Ok(Redirect::to("/sign-in?enrolled").into_response()),
             Err(trouble @ (Trouble::Unavailable | Trouble::Locked)) => return Err(trouble),
+            Err(Trouble::Unknown) => return Ok(perhaps()),
             Err(_) => errors.push(FieldError::new(
                 "code",
                 "This code does not fit. Check the clock of your phone, wait for the next code and enter that.",
@@ -101,6 +102,17 @@ async fn invitation(site: &Site, visit: &Visit, token: &str) -> Result<Option<En
         Err(trouble @ (Trouble::Unavailable | Trouble::Locked)) => Err(trouble),
         Err(_) => Ok(None),
     }
+}
+
+/// The answer to a completed form was lost.
+fn perhaps() -> Response {
+    let mut response = Message::page(
+        "Perhaps not set up",
+        "It is not known whether your account is set up. Try to sign in; if that does not work, open the link again.",
+        Some(("/sign-in", "Sign in")),
+    );
+    *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+    response
 }
 
 fn used() -> Response {
