@@ -122,22 +122,17 @@ impl App {
         self.call(visit, Call::get(&format!("/fhir/R4/Patient/{id}"), FHIR)).await
     }
 
-    /// Searches a type. If the app tier refuses a parameter of `wishes` (sorting, narrowing), asks without them.
+    /// Searches a type.
     pub(crate) async fn search(
         &self,
         visit: &Visit,
         resource_type: &str,
         parameters: &[(&str, &str)],
-        wishes: &[(&str, &str)],
     ) -> Result<Found, Trouble> {
         let path = format!("/fhir/R4/{resource_type}/_search");
-        let form = |pairs: &[&[(&str, &str)]]| Bytes::from(encoded(pairs));
-        let call = |body| Call { method: Method::POST, media_type: FORM, body, ..Call::get(&path, FORM) };
-        let mut answer = self.call(visit, call(form(&[parameters, wishes]))).await;
-        if matches!(answer, Err(Trouble::Refused)) && !wishes.is_empty() {
-            answer = self.call(visit, call(form(&[parameters]))).await;
-        }
-        let bundle = answer?;
+        let body = Bytes::from(encoded(parameters));
+        let call = Call { method: Method::POST, body, ..Call::get(&path, FORM) };
+        let bundle = self.call(visit, call).await?;
         let more = crate::view::has_more(bundle.expose());
         Ok(Found { bundle, more })
     }
@@ -214,10 +209,10 @@ fn secret(answer: &Phi<Value>, name: &str) -> Result<Secret, Trouble> {
 }
 
 /// `application/x-www-form-urlencoded`.
-fn encoded(pairs: &[&[(&str, &str)]]) -> String {
+fn encoded(pairs: &[(&str, &str)]) -> String {
     use std::fmt::Write as _;
     let mut form = String::new();
-    for (name, value) in pairs.iter().copied().flatten() {
+    for (name, value) in pairs.iter().copied() {
         if !form.is_empty() {
             form.push('&');
         }
@@ -243,7 +238,7 @@ mod tests {
 
     #[test]
     fn forms_are_encoded() {
-        let form = encoded(&[&[("name", "Zoë & Co"), ("a", "b=c+d")], &[("_count", "5")]]);
+        let form = encoded(&[("name", "Zoë & Co"), ("a", "b=c+d"), ("_count", "5")]);
         assert_eq!(form, "name=Zo%C3%AB%20%26%20Co&a=b%3Dc%2Bd&_count=5");
     }
 }

@@ -40,8 +40,13 @@ pub(crate) async fn chart(
     let id = patient_id(&signed, &handle)?;
     let reference = format!("Patient/{}", id.expose());
     let about = [("patient", reference.as_str()), ("_count", "200")];
-    let vital_signs = [("category", "vital-signs"), ("_sort", "-date")];
     let (app, visit) = (&site.app, &signed.visit);
+    let newest = |resource_type, sort| {
+        let parameters = [("patient", reference.as_str()), ("_sort", sort), ("_count", "200")];
+        async move { app.search(visit, resource_type, &parameters).await }
+    };
+    let vital_signs =
+        [("patient", reference.as_str()), ("category", "vital-signs"), ("_sort", "-date"), ("_count", "200")];
     // All at once: the page is as slow as the slowest of them, not as their sum.
     let (
         me,
@@ -57,14 +62,14 @@ pub(crate) async fn chart(
     ) = tokio::join!(
         app.me(visit, false),
         app.patient(visit, id.expose()),
-        app.search(visit, "Condition", &about, &[]),
-        app.search(visit, "MedicationRequest", &about, &[]),
-        app.search(visit, "MedicationStatement", &about, &[]),
-        app.search(visit, "AllergyIntolerance", &about, &[]),
-        app.search(visit, "Encounter", &about, &[("_sort", "-date")]),
-        app.search(visit, "Observation", &about, &vital_signs),
-        app.search(visit, "DocumentReference", &about, &[("_sort", "-date")]),
-        app.search(visit, "Composition", &about, &[("_sort", "-date")]),
+        app.search(visit, "Condition", &about),
+        app.search(visit, "MedicationRequest", &about),
+        app.search(visit, "MedicationStatement", &about),
+        app.search(visit, "AllergyIntolerance", &about),
+        newest("Encounter", "-date"),
+        app.search(visit, "Observation", &vital_signs),
+        newest("DocumentReference", "-date"),
+        newest("Composition", "-date"),
     );
     let (me, patient) = (me?, patient?);
     let lists = vec![

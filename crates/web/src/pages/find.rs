@@ -95,10 +95,8 @@ pub(crate) async fn found(
     let parameters = asked.parameters();
     let borrowed: Vec<(&str, &str)> =
         parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let (me, answer) = tokio::join!(
-        site.app.me(&signed.visit, false),
-        site.app.search(&signed.visit, "Patient", &borrowed, &[])
-    );
+    let (me, answer) =
+        tokio::join!(site.app.me(&signed.visit, false), site.app.search(&signed.visit, "Patient", &borrowed));
     let (me, answer) = (me?, answer?);
     let found = hits(&site, &signed.handles, answer.bundle.expose()).ok_or(Trouble::Unavailable)?;
     let layout = Layout::signed_in("Patients found", me);
