@@ -101,8 +101,10 @@ fn value(holder: &Value) -> Option<String> {
         .or_else(|| text::concept(holder.get("dataAbsentReason")))
 }
 
+/// A number that is exactly known: `<5` is no point of a line.
 fn drawable(holder: &Value) -> Option<f64> {
-    holder.pointer("/valueQuantity/value")?.as_f64().filter(|number| number.is_finite())
+    let quantity = holder.get("valueQuantity").filter(|quantity| quantity.get("comparator").is_none())?;
+    quantity.get("value")?.as_f64().filter(|number| number.is_finite())
 }
 
 /// The everyday name of a vital sign, by its LOINC code; else what the record says.
@@ -216,5 +218,16 @@ mod tests {
         let vitals = Vitals::new(&bundle, false, None);
         assert_eq!(vitals.measurements.len(), 2);
         assert!(vitals.graphs.is_empty(), "one measurement is no line");
+    }
+
+    #[test]
+    fn a_bound_is_listed_and_not_drawn() {
+        let mut bound = pressure("2024-01-03", 120, 80);
+        bound["resource"]["component"][0]["valueQuantity"]["comparator"] = json!(">");
+        let bundle =
+            json!({"entry": [bound, pressure("2024-01-01", 121, 81), pressure("2024-01-02", 122, 82)]});
+        let vitals = Vitals::new(&bundle, false, None);
+        assert_eq!(vitals.measurements[0].value, "systolic >120 mmHg, diastolic 80 mmHg");
+        assert_eq!(vitals.graphs[0].svg.matches("<circle").count(), 5);
     }
 }
