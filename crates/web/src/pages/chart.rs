@@ -27,6 +27,7 @@ struct ChartPage {
     lists: Vec<List>,
     vitals: Vitals,
     notes: Vec<Note>,
+    notes_more: bool,
     notes_problem: Option<&'static str>,
 }
 
@@ -39,8 +40,8 @@ pub(crate) async fn chart(
 ) -> Result<Response, Trouble> {
     let id = patient_id(&signed, &handle)?;
     let reference = format!("Patient/{}", id.expose());
-    let about = [("patient", reference.as_str()), ("_count", "200")];
     let (app, visit) = (&site.app, &signed.visit);
+    // If there are too many, it is the old ones that are left out.
     let newest = |resource_type, sort| {
         let parameters = [("patient", reference.as_str()), ("_sort", sort), ("_count", "200")];
         async move { app.search(visit, resource_type, &parameters).await }
@@ -62,10 +63,10 @@ pub(crate) async fn chart(
     ) = tokio::join!(
         app.me(visit, false),
         app.patient(visit, id.expose()),
-        app.search(visit, "Condition", &about),
-        app.search(visit, "MedicationRequest", &about),
-        app.search(visit, "MedicationStatement", &about),
-        app.search(visit, "AllergyIntolerance", &about),
+        newest("Condition", "-recorded-date"),
+        newest("MedicationRequest", "-authoredon"),
+        newest("MedicationStatement", "-effective"),
+        newest("AllergyIntolerance", "-date"),
         newest("Encounter", "-date"),
         app.search(visit, "Observation", &vital_signs),
         newest("DocumentReference", "-date"),
@@ -92,6 +93,7 @@ pub(crate) async fn chart(
         lists,
         vitals,
         notes: notes::notes(&bundles),
+        notes_more: written.iter().flatten().any(|found| found.more),
         notes_problem: written
             .iter()
             .find_map(|found| found.as_ref().err())
@@ -139,6 +141,7 @@ mod tests {
             lists: vec![List::new(ListKind::Conditions, &[&conditions], false, None)],
             vitals: Vitals::new(&vitals, false, None),
             notes: notes::notes(&[&note]),
+            notes_more: false,
             notes_problem: None,
         };
         assert_eq!(page.vitals.graphs.len(), 1);
