@@ -11,8 +11,9 @@ use ward_transport::{Body, Upstream, UpstreamError};
 use crate::trouble::Trouble;
 use crate::visit::Visit;
 
-/// The longest answer a page is made of.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The longest answer a page is made of. The store ends a page of a search with the resource that takes it beyond
+/// 16 MiB, and one resource may have 64 MiB; the rest is for the Bundle around them.
+const ANSWER_BYTES_MAX: usize = 96 << 20;
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 const FHIR: &str = "application/fhir+json";
