@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::app::Me;
     use serde_json::json;
-    use ward_base::Timestamp;
+    use ward_base::{Phi, Timestamp};
 
     /// A page of a record in which every text is hostile.
     #[test]
@@ -155,7 +155,31 @@ mod tests {
 
     #[test]
     fn a_part_that_cannot_be_loaded_does_not_take_the_others_along() {
-        let list = list(ListKind::Allergies, &[Err(Trouble::Unavailable)]);
-        assert_eq!(list.problem, Some("These cannot be loaded at the moment."));
+        let aspirin = json!({"resourceType": "MedicationStatement", "status": "active",
+            "medicationCodeableConcept": {"text": "Aspirin"}});
+        let found = Found { bundle: Phi::new(json!({"entry": [{"resource": aspirin}]})), more: false };
+        let page = ChartPage {
+            layout: Layout::open("Patient record"),
+            handle: "h".to_owned(),
+            saved: false,
+            patient: Patient::new(&Value::Null, Timestamp(0)),
+            lists: vec![
+                list(ListKind::Medications, &[Err(Trouble::Unavailable), Ok(found)]),
+                list(ListKind::Allergies, &[Err(Trouble::Forbidden)]),
+                list(ListKind::Encounters, &[]),
+            ],
+            vitals: Vitals::new(&Value::Null, false, None),
+            notes: vec![],
+            notes_more: false,
+            notes_problem: None,
+        };
+        let page = page.render().unwrap();
+        let part =
+            |id: &str| page.split("<section").find(|part| part.contains(&format!("id=\"{id}\""))).unwrap();
+        let medications = part("medications");
+        assert!(medications.contains("cannot be loaded") && medications.contains("Aspirin"));
+        let allergies = part("allergies");
+        assert!(allergies.contains("does not allow") && !allergies.contains("No allergies recorded"));
+        assert!(part("encounters").contains("No encounters recorded"));
     }
 }

@@ -19,11 +19,11 @@ pub(crate) struct List {
     pub(crate) title: &'static str,
     pub(crate) columns: &'static [&'static str],
     pub(crate) rows: Vec<Row>,
-    /// Said when there are no rows.
+    /// Said when there are no rows, unless there is a problem.
     pub(crate) empty: &'static str,
     /// Not all of them are shown.
     pub(crate) more: bool,
-    /// They could not be loaded: why.
+    /// Some or all of them could not be loaded: why.
     pub(crate) problem: Option<&'static str>,
 }
 
