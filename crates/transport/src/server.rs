@@ -81,7 +81,8 @@ impl Default for ServerLimits {
             connections_per_network_max: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(90),
-            header_bytes_max: 64 << 10,
+            // More than a balancer may be told to let through; the parser's buffer grows with what comes.
+            header_bytes_max: 512 << 10,
             headers_max: 100,
             body_bytes_max: u64::MAX,
             body_read_timeout: Duration::from_secs(60),

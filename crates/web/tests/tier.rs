@@ -142,6 +142,13 @@ async fn pages_are_served_and_the_api_is_passed_on() {
     let instance = Instance::start().await;
     assert_eq!(instance.get("/healthz").await.status, 200);
     assert!(instance.heard.lock().unwrap().is_empty(), "its own health asks nobody");
+    let mut large = request("GET", "/healthz");
+    large.headers_mut().insert("x", "a".repeat(256 << 10).parse().unwrap());
+    assert_eq!(
+        instance.send(large).await.status,
+        200,
+        "how large a head may be is for the public balancer to say"
+    );
 
     let signed_out = instance.get("/").await;
     assert_eq!(signed_out.status, 303);
