@@ -45,6 +45,7 @@ impl Serve for AppTier {
                 let patient = json!({"resourceType": "Patient", "id": "p-1"});
                 Response::new(Body::full(json!({"entry": [{"resource": patient}]}).to_string()))
             }
+            "/ward/accesses" => Response::new(Body::full(json!({"complete": false}).to_string())),
             "/fhir/R4/Observation" => Response::builder().status(503).body(Body::empty()).unwrap(),
             path if path.starts_with("/fhir/") => Response::new(Body::from(body)),
             _ => Response::builder().status(401).body(Body::empty()).unwrap(),
@@ -120,6 +121,15 @@ impl Instance {
 
     async fn get(&self, path: &str) -> Reply {
         self.send(request("GET", path)).await
+    }
+
+    /// Where the pages of the one patient are.
+    async fn patient(&self) -> String {
+        let asked = form(with(request("POST", "/patients"), "cookie", SESSION), "name=ada");
+        let found = self.send(asked).await.headers["location"].to_str().unwrap().to_owned();
+        let found = self.send(with(request("GET", &found), "cookie", SESSION)).await;
+        let handle = found.text.split_once("href=\"/patients/").unwrap().1.split_once('"').unwrap().0;
+        format!("/patients/{handle}")
     }
 }
 
@@ -201,12 +211,9 @@ async fn a_page_speaks_for_its_session_and_leaves_in_time() {
 #[tokio::test]
 async fn only_what_was_certainly_not_saved_is_said_not_to_be() {
     let instance = Instance::start().await;
-    let signed = |method, path: &str| with(request(method, path), "cookie", SESSION);
-    let found = instance.send(form(signed("POST", "/patients"), "name=ada")).await;
-    let found = instance.send(signed("GET", found.headers["location"].to_str().unwrap())).await;
-    let handle = found.text.split_once("href=\"/patients/").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let path = format!("{}/observations", instance.patient().await);
     let measured = "kind=heart-rate&value=71&effective=2024-05-17T14:30";
-    let add = || form(signed("POST", &format!("/patients/{handle}/observations")), measured);
+    let add = || form(with(request("POST", &path), "cookie", SESSION), measured);
 
     let perhaps = instance.send(add()).await;
     assert_eq!(perhaps.status, 502);
@@ -220,6 +227,15 @@ async fn only_what_was_certainly_not_saved_is_said_not_to_be() {
     let unsent = instance.send(add()).await;
     assert_eq!(unsent.status, 503);
     assert!(unsent.text.contains("Nothing was changed"));
+}
+
+#[tokio::test]
+async fn a_list_of_accesses_says_that_it_is_not_whole() {
+    let instance = Instance::start().await;
+    let path = format!("{}/accesses", instance.patient().await);
+    let page = instance.send(with(request("GET", &path), "cookie", SESSION)).await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("There are older ones."));
 }
 
 #[tokio::test]
