@@ -6,7 +6,7 @@ use askama::Template;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use serde::Deserialize;
 use ward_base::Secret;
 use zeroize::Zeroizing;
@@ -117,9 +117,7 @@ pub(crate) async fn code(
                          long. Wait for the next code, or start again.";
             let errors = vec![FieldError::new("code", words)];
             let layout = Layout::open("Enter your code").with_errors(&errors);
-            let mut response = html(&CodePage { layout, errors })?;
-            *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
-            Ok(response)
+            unprocessable(&CodePage { layout, errors })
         }
     }
 }
