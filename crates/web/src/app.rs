@@ -35,12 +35,6 @@ pub(crate) struct Enrolment {
     pub(crate) otpauth_uri: String,
 }
 
-/// A search's answer, and whether it is all.
-pub(crate) struct Found {
-    pub(crate) bundle: Phi<Value>,
-    pub(crate) more: bool,
-}
-
 /// Calls to the app tier.
 pub(crate) struct App {
     upstream: Upstream,
@@ -129,13 +123,11 @@ impl App {
         visit: &Visit,
         resource_type: &str,
         parameters: &[(&str, &str)],
-    ) -> Result<Found, Trouble> {
+    ) -> Result<Phi<Value>, Trouble> {
         let path = format!("/fhir/R4/{resource_type}/_search");
         let body = Bytes::from(encoded(parameters));
         let call = Call { method: Method::POST, body, ..Call::get(&path, FORM) };
-        let bundle = self.call(visit, call).await?;
-        let more = crate::view::has_more(bundle.expose());
-        Ok(Found { bundle, more })
+        self.call(visit, call).await
     }
 
     /// Stores a new resource.

@@ -6,11 +6,12 @@ use askama::Template;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use serde_json::Value;
+use ward_base::Phi;
 
 use super::{Layout, html, patient_id, read_patient};
-use crate::app::Found;
 use crate::site::Site;
 use crate::trouble::Trouble;
+use crate::view::has_more;
 use crate::view::lists::{List, ListKind};
 use crate::view::notes::{self, Note};
 use crate::view::patient::Patient;
@@ -80,11 +81,11 @@ pub(crate) async fn chart(
         list(ListKind::Encounters, &[encounters]),
     ];
     let vitals = match &vitals {
-        Ok(found) => Vitals::new(found.bundle.expose(), found.more, None),
-        Err(trouble) => Vitals::new(&Value::Null, false, Some(trouble.sentence())),
+        Ok(bundle) => Vitals::new(bundle.expose(), None),
+        Err(trouble) => Vitals::new(&Value::Null, Some(trouble.sentence())),
     };
     let written = [documents, compositions];
-    let bundles: Vec<&Value> = written.iter().flatten().map(|found| found.bundle.expose()).collect();
+    let bundles: Vec<&Value> = written.iter().flatten().map(Phi::expose).collect();
     html(&ChartPage {
         layout: Layout::signed_in("Patient record", me),
         handle,
@@ -93,7 +94,7 @@ pub(crate) async fn chart(
         lists,
         vitals,
         notes: notes::notes(&bundles),
-        notes_more: written.iter().flatten().any(|found| found.more),
+        notes_more: bundles.iter().any(|bundle| has_more(bundle)),
         notes_problem: written
             .iter()
             .find_map(|found| found.as_ref().err())
@@ -101,11 +102,10 @@ pub(crate) async fn chart(
     })
 }
 
-fn list(kind: ListKind, found: &[Result<Found, Trouble>]) -> List {
-    let bundles: Vec<&Value> = found.iter().flatten().map(|found| found.bundle.expose()).collect();
-    let more = found.iter().flatten().any(|found| found.more);
+fn list(kind: ListKind, found: &[Result<Phi<Value>, Trouble>]) -> List {
+    let bundles: Vec<&Value> = found.iter().flatten().map(Phi::expose).collect();
     let problem = found.iter().find_map(|found| found.as_ref().err()).map(|trouble| trouble.sentence());
-    List::new(kind, &bundles, more, problem)
+    List::new(kind, &bundles, problem)
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::app::Me;
     use serde_json::json;
-    use ward_base::{Phi, Timestamp};
+    use ward_base::Timestamp;
 
     /// A page of a record in which every text is hostile.
     #[test]
@@ -138,8 +138,8 @@ mod tests {
             handle: "h".to_owned(),
             saved: false,
             patient: Patient::new(&patient, Timestamp(0)),
-            lists: vec![List::new(ListKind::Conditions, &[&conditions], false, None)],
-            vitals: Vitals::new(&vitals, false, None),
+            lists: vec![List::new(ListKind::Conditions, &[&conditions], None)],
+            vitals: Vitals::new(&vitals, None),
             notes: notes::notes(&[&note]),
             notes_more: false,
             notes_problem: None,
@@ -157,7 +157,7 @@ mod tests {
     fn a_part_that_cannot_be_loaded_does_not_take_the_others_along() {
         let aspirin = json!({"resourceType": "MedicationStatement", "status": "active",
             "medicationCodeableConcept": {"text": "Aspirin"}});
-        let found = Found { bundle: Phi::new(json!({"entry": [{"resource": aspirin}]})), more: false };
+        let found = Phi::new(json!({"entry": [{"resource": aspirin}]}));
         let page = ChartPage {
             layout: Layout::open("Patient record"),
             handle: "h".to_owned(),
@@ -168,7 +168,7 @@ mod tests {
                 list(ListKind::Allergies, &[Err(Trouble::Forbidden)]),
                 list(ListKind::Encounters, &[]),
             ],
-            vitals: Vitals::new(&Value::Null, false, None),
+            vitals: Vitals::new(&Value::Null, None),
             notes: vec![],
             notes_more: false,
             notes_problem: None,

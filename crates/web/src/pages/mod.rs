@@ -56,7 +56,6 @@ impl Layout {
 #[template(path = "message.html")]
 pub(crate) struct Message {
     layout: Layout,
-    title: &'static str,
     words: &'static str,
     /// Address and text.
     link: Option<(&'static str, &'static str)>,
@@ -69,7 +68,7 @@ impl Message {
         words: &'static str,
         link: Option<(&'static str, &'static str)>,
     ) -> Response {
-        let message = Self { layout: Layout::open(title), title, words, link };
+        let message = Self { layout: Layout::open(title), words, link };
         match message.render() {
             Ok(page) => Html(page).into_response(),
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, title).into_response(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{resources, text};
+use super::{has_more, resources, text};
 
 const NOT_NAMED: &str = "Not named";
 
@@ -29,7 +29,7 @@ pub(crate) struct List {
 
 impl List {
     /// The list of `kind` out of search answers.
-    pub(crate) fn new(kind: ListKind, bundles: &[&Value], more: bool, problem: Option<&'static str>) -> Self {
+    pub(crate) fn new(kind: ListKind, bundles: &[&Value], problem: Option<&'static str>) -> Self {
         let mut rows: Vec<Row> = bundles
             .iter()
             .flat_map(|bundle| resources(bundle))
@@ -63,6 +63,7 @@ impl List {
                 "No encounters recorded.",
             ),
         };
+        let more = bundles.iter().any(|bundle| has_more(bundle));
         Self { id, title, columns, rows, empty, more, problem }
     }
 }
@@ -207,11 +208,7 @@ mod tests {
 
     fn rows(kind: ListKind, resources: &[Value]) -> Vec<Vec<String>> {
         let entries: Vec<Value> = resources.iter().map(|resource| json!({"resource": resource})).collect();
-        List::new(kind, &[&json!({"entry": entries})], false, None)
-            .rows
-            .into_iter()
-            .map(|row| row.cells)
-            .collect()
+        List::new(kind, &[&json!({"entry": entries})], None).rows.into_iter().map(|row| row.cells).collect()
     }
 
     #[test]
