@@ -239,6 +239,17 @@ async fn a_list_of_accesses_says_that_it_is_not_whole() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_a_code_is_not_sent_on() {
+    let instance = Instance::start().await;
+    for (code, sent) in [("code=12345", 0), ("code=12345a", 0), ("code=", 0), ("code=123+456", 1)] {
+        let typed = form(request("POST", "/sign-in/code"), code);
+        let typed = with(typed, "cookie", "__Host-ward-challenge=0123456789abcdef");
+        assert_eq!(instance.send(typed).await.status, 422);
+        assert_eq!(instance.heard.lock().unwrap().len(), sent, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn forms_of_other_sites_are_refused() {
     let instance = Instance::start().await;
     let sign_in = || form(request("POST", "/sign-in"), "username=ada&password=lovelace");
