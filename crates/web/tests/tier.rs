@@ -215,6 +215,10 @@ async fn only_what_was_certainly_not_saved_is_said_not_to_be() {
     let measured = "kind=heart-rate&value=71&effective=2024-05-17T14:30";
     let add = || form(with(request("POST", &path), "cookie", SESSION), measured);
 
+    let opened = instance.send(with(request("GET", &path), "cookie", SESSION)).await;
+    assert_eq!(opened.status, 303);
+    assert_eq!(opened.headers["location"], format!("{path}/new"));
+    assert_eq!(instance.get("/patients").await.headers["location"], "/");
     let perhaps = instance.send(add()).await;
     assert_eq!(perhaps.status, 502);
     assert!(perhaps.text.contains("not known whether it was saved") && !perhaps.text.contains("Nothing was"));
