@@ -147,7 +147,7 @@ impl EdgeLimits {
                 internal.header_read_timeout
             },
             // Above our own bound, so that a head beyond that still gets an answer with words.
-            header_bytes_max: self.header_bytes.saturating_mul(4).max(internal.header_bytes_max),
+            header_bytes_max: self.header_bytes.saturating_mul(4),
             headers_max: self.headers,
             body_bytes_max: self.request_bytes,
             body_read_timeout: Duration::from_millis(self.body_read_timeout_ms),

@@ -14,7 +14,8 @@ use ward_base::InstanceId;
 use ward_monitor::event;
 use ward_transport::control::{self, Report, Target};
 use ward_transport::{
-    Authority, Body, Identity, Pool, SendError, UpstreamBody, UpstreamError, UpstreamLimits, server_name,
+    Authority, Body, Identity, Pool, SendError, UpstreamBody, UpstreamError, UpstreamLimits, cookies,
+    server_name,
 };
 
 use crate::health::{Sign, Standing};
@@ -152,7 +153,7 @@ impl Group {
         let members = self.members.load();
         let named =
             |value| members.iter().find(|member| member.mark.as_ref().is_some_and(|mark| mark.is(value)));
-        sticky::values(headers).filter_map(named).find(|member| member.state() == HEALTHY).cloned()
+        cookies(headers, sticky::NAME).filter_map(named).find(|member| member.state() == HEALTHY).cloned()
     }
 
     /// Sends a request to `preferred`, or to the one whose turn it is. Goes on to others for as long as it certainly

@@ -8,10 +8,10 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderValue;
 use ward_base::InstanceId;
 
-const NAME: &str = "__Host-ward-target";
+pub(crate) const NAME: &str = "__Host-ward-target";
 const KEY_DIGITS_MIN: usize = 32;
 
 /// Makes the cookies.
@@ -49,16 +49,6 @@ impl Mark {
     }
 }
 
-/// The values of all cookies of that name.
-pub(crate) fn values(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let pairs = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    pairs
-        .flat_map(|pairs| pairs.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, _)| *name == NAME)
-        .map(|(_, value)| value)
-}
-
 #[cfg(test)]
 mod tests {
     use ward_base::Tier;
@@ -84,13 +74,5 @@ mod tests {
         assert!(set.starts_with("__Host-ward-target=web-1."), "{set}");
         assert!(set.ends_with("; Path=/; Secure; HttpOnly; SameSite=Strict"), "{set}");
         assert!(Sticky::new("short").is_none());
-    }
-
-    #[test]
-    fn it_is_found_among_others() {
-        let mut headers = HeaderMap::new();
-        headers.append("cookie", HeaderValue::from_static("a=b; __Host-ward-target=x; c"));
-        headers.append("cookie", HeaderValue::from_static("__Host-ward-target=y;ward-target=z"));
-        assert_eq!(values(&headers).collect::<Vec<_>>(), ["x", "y"]);
     }
 }

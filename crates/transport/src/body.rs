@@ -1,12 +1,13 @@
-use std::error::Error as StdError;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
@@ -27,7 +28,7 @@ enum Kind {
     Full(Bytes),
     Request(RequestBody),
     Upstream(UpstreamBody),
-    Other(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
+    Other(UnsyncBoxBody<Bytes, BodyError>),
 }
 
 /// Why a body did not arrive whole.
@@ -52,9 +53,9 @@ pub struct RequestBody {
     fault: Fault,
 }
 
-/// What went wrong with a request's body, readable after the body was handed on.
-#[derive(Clone, Default)]
-pub(crate) struct Fault(Option<Arc<AtomicU8>>);
+/// What went wrong with a request's body, readable after the body was handed on. Watched only where there is something
+/// to wait for: most requests have no body.
+type Fault = Option<Arc<OnceLock<BodyError>>>;
 
 /// How long a sender may keep us waiting: a credit that waiting uses up and data renews. Someone who sends a byte now
 /// and then runs out of it, however short each pause is; someone held back by our own reader does not.
@@ -79,16 +80,13 @@ impl Body {
         if bytes.is_empty() { Self::empty() } else { Kind::Full(bytes).into() }
     }
 
-    /// Any other body, boxed unless it is known to be empty. A failure of it counts as cut off.
-    pub fn new<B>(body: B) -> Self
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    {
+    /// Any other body, boxed unless it is known to be empty. A failure of it counts as cut off: it may quote what it
+    /// carries.
+    pub fn new(body: impl HttpBody<Data = Bytes> + Send + 'static) -> Self {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Kind::Other(Box::pin(Foreign(Box::pin(body)))).into()
+        Kind::Other(body.map_err(|_| BodyError::Broken).boxed_unsync()).into()
     }
 
     /// The same body once more, if it is not streamed.
@@ -147,7 +145,7 @@ impl HttpBody for Body {
             }
             Kind::Request(body) => Pin::new(body).poll_frame(context),
             Kind::Upstream(body) => Pin::new(body).poll_frame(context),
-            Kind::Other(body) => body.as_mut().poll_frame(context),
+            Kind::Other(body) => Pin::new(body).poll_frame(context),
         };
         if let (Some(progress), Poll::Ready(_)) = (&this.progress, &frame) {
             progress.store(true, Ordering::Relaxed);
@@ -178,19 +176,20 @@ impl HttpBody for Body {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, bytes_max: u64, wait_max: Duration) -> Self {
-        // Watched only where there is something to wait for: most requests have no body.
-        let fault = if incoming.is_end_stream() { Fault(None) } else { Fault(Some(Arc::default())) };
+        let fault = (!incoming.is_end_stream()).then(Arc::default);
         Self { incoming, remaining: bytes_max, pace: Pace::new(wait_max), fault }
     }
 
     /// A look at what went wrong that stays possible after the body was handed on.
     pub fn watch(&self) -> impl Fn() -> Option<BodyError> + Send + Sync + use<> {
         let fault = self.fault.clone();
-        move || fault.read()
+        move || fault.as_ref()?.get().copied()
     }
 
     fn fail(&self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.fault.write(error);
+        if let Some(fault) = &self.fault {
+            let _ = fault.set(error);
+        }
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -234,30 +233,6 @@ impl HttpBody for RequestBody {
     }
 }
 
-impl Fault {
-    fn write(&self, error: BodyError) {
-        if let Some(fault) = &self.0 {
-            fault.store(
-                match error {
-                    BodyError::TooLarge => 1,
-                    BodyError::TooSlow => 2,
-                    BodyError::Broken => 3,
-                },
-                Ordering::Release,
-            );
-        }
-    }
-
-    fn read(&self) -> Option<BodyError> {
-        match self.0.as_ref()?.load(Ordering::Acquire) {
-            1 => Some(BodyError::TooLarge),
-            2 => Some(BodyError::TooSlow),
-            3 => Some(BodyError::Broken),
-            _ => None,
-        }
-    }
-}
-
 impl Pace {
     pub(crate) const fn new(limit: Duration) -> Self {
         Self { credit: limit, limit, waiting: None }
@@ -277,32 +252,5 @@ impl Pace {
         let (_, sleep) =
             self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(credit))));
         sleep.as_mut().poll(context).is_ready()
-    }
-}
-
-/// Someone else's body, its errors reduced to ours: they may quote what they carry.
-struct Foreign<B>(Pin<Box<B>>);
-
-impl<B> HttpBody for Foreign<B>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.as_mut().poll_frame(context).map_err(|_| BodyError::Broken)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
     }
 }

@@ -37,8 +37,9 @@ pub(crate) struct Guarded {
 }
 
 /// Given to the parser in place of what is ambiguous: invalid wherever it lands, so the parser itself refuses, with a
-/// 400 of its own in a head and an error in a body, and in the right order behind earlier answers.
-const INVALID: &[u8] = b"\0\r\n\r\n";
+/// 400 of its own in a head and an error in a body, and in the right order behind earlier answers. A chunk extension,
+/// whose start it may have seen already, may hold the NUL but no bare LF.
+const INVALID: &[u8] = b"\0\n\r\n\r\n";
 
 impl Guarded {
     pub(crate) fn new(

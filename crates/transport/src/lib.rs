@@ -8,6 +8,7 @@
 mod authority;
 mod body;
 pub mod control;
+mod cookies;
 mod framing;
 mod hop;
 mod identity;
@@ -22,12 +23,13 @@ mod upstream;
 
 pub use authority::{AuthorityError, CertificateAuthority, IdentityMaterial, server_name};
 pub use body::{Body, BodyError, RequestBody};
+pub use cookies::cookies;
 pub use hop::without_hop_headers;
 pub use identity::{Authority, Identity, Peers};
 pub use node::{Node, NodeError};
 pub use pin::SpkiPin;
 pub use pool::{Pool, Repeatable, SendError, UpstreamBody, UpstreamError, UpstreamLimits};
-pub use refusal::{Audience, Refusal};
+pub use refusal::{Audience, Refusal, is_below};
 pub use server::{Caller, Serve, Server, ServerLimits, TowerService};
 pub use tls::{mutual_client_config, mutual_server_config, public_server_config};
 pub use upstream::Upstream;

@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError};
 use http::{HeaderValue, header};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use ward_base::InstanceId;
 use ward_monitor::event;
 
 use crate::control::{self, Bootstrap, Report, Target, Update};
@@ -19,7 +18,6 @@ const HTTPS_ONLY: &str = "max-age=63072000; includeSubDomains";
 /// What a tier needs of its process: its identity, its listener, the groups it calls, and the supervisor's updates
 /// applied to all of them.
 pub struct Node {
-    instance: InstanceId,
     identity: Identity,
     authority: Authority,
     clients: Peers,
@@ -49,7 +47,6 @@ impl Node {
     /// Reads the identities out of `bootstrap`.
     pub fn new<C>(bootstrap: &Bootstrap<C>) -> Result<Self, NodeError> {
         Ok(Self {
-            instance: bootstrap.instance,
             identity: Identity::new(&bootstrap.identity)?,
             authority: Authority::from_pem(&bootstrap.authority_pem)?,
             clients: Peers::new(bootstrap.clients.clone()),
@@ -57,11 +54,6 @@ impl Node {
             listener: None,
             groups: Mutex::default(),
         })
-    }
-
-    /// Which instance this is.
-    pub const fn instance(&self) -> InstanceId {
-        self.instance
     }
 
     /// A client of the target group `group`, whose members the supervisor updates under that name: `internal-edge`

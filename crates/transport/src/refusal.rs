@@ -110,17 +110,19 @@ impl Refusal {
 impl Audience {
     /// Who asks for `path`.
     pub fn of(path: &str) -> Self {
-        let within = |prefix: &str| {
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        if within("/fhir") {
+        if is_below(path, "/fhir") {
             Self::Fhir
-        } else if within("/oauth") || within("/ward") || within("/.well-known") {
+        } else if ["/oauth", "/ward", "/.well-known"].iter().any(|prefix| is_below(path, prefix)) {
             Self::Api
         } else {
             Self::Person
         }
     }
+}
+
+/// Whether `path` is `prefix` or has it as its first segments.
+pub fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn outcome(status: StatusCode, words: &str) -> String {

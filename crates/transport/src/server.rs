@@ -37,12 +37,10 @@ pub trait Serve: Send + Sync + 'static {
 }
 
 /// Who is on the other end of a connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Caller {
     /// Its address: of the previous hop, which is the client itself on the public listener only.
     pub address: Phi<IpAddr>,
-    /// The key it proved; none on the public listener.
-    pub key: Option<SpkiPin>,
 }
 
 /// Bounds of a listener.
@@ -81,7 +79,8 @@ impl Default for ServerLimits {
             connections_per_network_max: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(90),
-            header_bytes_max: 64 << 10,
+            // More than a balancer may be told to let through; the parser's buffer grows with what comes.
+            header_bytes_max: 512 << 10,
             headers_max: 100,
             body_bytes_max: u64::MAX,
             body_read_timeout: Duration::from_secs(60),
@@ -293,7 +292,7 @@ async fn connection<S: Serve>(
     let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.acceptor.accept(socket));
     let Ok(Ok(stream)) = handshake.await else { return };
     let key = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(SpkiPin::of);
-    let caller = Arc::new(Caller { address: Phi::new(address.ip().to_canonical()), key });
+    let caller = Arc::new(Caller { address: Phi::new(address.ip().to_canonical()) });
     let limits = &shared.limits;
     let inspector = limits.strict_framing.then(|| Inspector::new(head_bytes_max(limits)));
     let guarded = TokioIo::new(Guarded::new(stream, inspector, limits.write_timeout));
@@ -355,8 +354,7 @@ impl Serve for Full {
     }
 }
 
-/// Any tower service, such as an axum router, as a [`Serve`]. The service finds the [`Caller`] among the request's
-/// extensions.
+/// Any tower service, such as an axum router, as a [`Serve`].
 pub struct TowerService<T>(pub T);
 
 impl<T, B> Serve for TowerService<T>
@@ -371,8 +369,7 @@ where
 {
     type Body = B;
 
-    async fn serve(&self, caller: &Caller, mut request: Request<RequestBody>) -> Response<B> {
-        request.extensions_mut().insert(caller.clone());
+    async fn serve(&self, _: &Caller, request: Request<RequestBody>) -> Response<B> {
         match tower::ServiceExt::oneshot(self.0.clone(), request).await {
             Ok(response) => response,
             Err(never) => match never {},

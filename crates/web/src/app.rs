@@ -1,18 +1,19 @@
 //! The app tier, as the pages see it: JSON over HTTPS through the internal balancer.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ward_base::{Phi, Secret};
-use ward_transport::{Body, Upstream};
+use ward_transport::{Body, Upstream, UpstreamError};
 
 use crate::trouble::Trouble;
 use crate::visit::Visit;
 
-/// The longest answer a page is made of.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The longest answer a page is made of. The store ends a page of a search with the resource that takes it beyond
+/// 16 MiB, and one resource may have 64 MiB; the rest is for the Bundle around them.
+const ANSWER_BYTES_MAX: usize = 96 << 20;
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 const FHIR: &str = "application/fhir+json";
@@ -34,12 +35,6 @@ pub(crate) struct Enrolment {
     pub(crate) otpauth_uri: String,
 }
 
-/// A search's answer, and whether it is all.
-pub(crate) struct Found {
-    pub(crate) bundle: Phi<Value>,
-    pub(crate) more: bool,
-}
-
 /// Calls to the app tier.
 pub(crate) struct App {
     upstream: Upstream,
@@ -52,6 +47,8 @@ struct Call<'a> {
     media_type: &'static str,
     body: Bytes,
     passive: bool,
+    /// It changes what is stored: without a clear answer it may have been carried out.
+    writes: bool,
 }
 
 impl App {
@@ -62,10 +59,8 @@ impl App {
 
     /// Who is signed in. `passive` does not count as being there.
     pub(crate) async fn me(&self, visit: &Visit, passive: bool) -> Result<Me, Trouble> {
-        let call =
-            Call { method: Method::GET, path: "/session", media_type: JSON, body: Bytes::new(), passive };
-        let answer = self.call(visit, call).await?;
-        let me: Me = serde_json::from_value(ok(answer)?.into_inner()).map_err(|_| Trouble::Unavailable)?;
+        let answer = self.call(visit, Call { passive, ..Call::get("/session", JSON) }).await?;
+        let me: Me = serde_json::from_value(answer.into_inner()).map_err(|_| Trouble::Unavailable)?;
         Ok(Me { remaining: me.remaining.min(self.idle_seconds), ..me })
     }
 
@@ -77,7 +72,7 @@ impl App {
         password: &str,
     ) -> Result<Secret, Trouble> {
         let body = json!({"username": username, "password": password});
-        let answer = ok(self.post(visit, "/session/sign-in", &body).await?)?;
+        let answer = self.call(visit, Call::post("/session/sign-in", &body)).await?;
         secret(&answer, "challenge")
     }
 
@@ -89,19 +84,19 @@ impl App {
         code: &str,
     ) -> Result<Secret, Trouble> {
         let body = json!({"challenge": challenge, "code": code});
-        let answer = ok(self.post(visit, "/session/second-factor", &body).await?)?;
+        let answer = self.call(visit, Call::post("/session/second-factor", &body)).await?;
         secret(&answer, "session")
     }
 
     /// Ends the session.
     pub(crate) async fn sign_out(&self, visit: &Visit) -> Result<(), Trouble> {
-        ok(self.post(visit, "/session/sign-out", &json!({})).await?).map(drop)
+        self.call(visit, Call::post("/session/sign-out", &json!({}))).await.map(drop)
     }
 
     /// What an invitation shows.
     pub(crate) async fn enrolment(&self, visit: &Visit, token: &str) -> Result<Enrolment, Trouble> {
-        let answer = self.post(visit, "/session/enrolment", &json!({"token": token})).await?;
-        serde_json::from_value(ok(answer)?.into_inner()).map_err(|_| Trouble::Unavailable)
+        let answer = self.call(visit, Call::post("/session/enrolment", &json!({"token": token}))).await?;
+        serde_json::from_value(answer.into_inner()).map_err(|_| Trouble::Unavailable)
     }
 
     /// Accepts an invitation.
@@ -113,35 +108,26 @@ impl App {
         code: &str,
     ) -> Result<(), Trouble> {
         let body = json!({"token": token, "password": password, "code": code});
-        ok(self.post(visit, "/session/enrolment/complete", &body).await?).map(drop)
+        let call = Call { writes: true, ..Call::post("/session/enrolment/complete", &body) };
+        self.call(visit, call).await.map(drop)
     }
 
     /// Reads one patient.
     pub(crate) async fn patient(&self, visit: &Visit, id: &str) -> Result<Phi<Value>, Trouble> {
-        let path = format!("/fhir/R4/Patient/{id}");
-        let call =
-            Call { method: Method::GET, path: &path, media_type: FHIR, body: Bytes::new(), passive: false };
-        ok(self.call(visit, call).await?)
+        self.call(visit, Call::get(&format!("/fhir/R4/Patient/{id}"), FHIR)).await
     }
 
-    /// Searches a type. If the app tier refuses a parameter of `wishes` (sorting, narrowing), asks without them.
+    /// Searches a type.
     pub(crate) async fn search(
         &self,
         visit: &Visit,
         resource_type: &str,
         parameters: &[(&str, &str)],
-        wishes: &[(&str, &str)],
-    ) -> Result<Found, Trouble> {
+    ) -> Result<Phi<Value>, Trouble> {
         let path = format!("/fhir/R4/{resource_type}/_search");
-        let form = |pairs: &[&[(&str, &str)]]| Bytes::from(encoded(pairs));
-        let call = |body| Call { method: Method::POST, path: &path, media_type: FORM, body, passive: false };
-        let mut answer = self.call(visit, call(form(&[parameters, wishes]))).await?;
-        if answer.0 == StatusCode::BAD_REQUEST && !wishes.is_empty() {
-            answer = self.call(visit, call(form(&[parameters]))).await?;
-        }
-        let bundle = ok(answer)?;
-        let more = crate::view::has_more(bundle.expose());
-        Ok(Found { bundle, more })
+        let body = Bytes::from(encoded(parameters));
+        let call = Call { method: Method::POST, body, ..Call::get(&path, FORM) };
+        self.call(visit, call).await
     }
 
     /// Stores a new resource.
@@ -152,27 +138,17 @@ impl App {
         resource: &Value,
     ) -> Result<(), Trouble> {
         let path = format!("/fhir/R4/{resource_type}");
-        let body = Bytes::from(resource.to_string());
-        let call = Call { method: Method::POST, path: &path, media_type: FHIR, body, passive: false };
-        ok(self.call(visit, call).await?).map(drop)
+        let call = Call { media_type: FHIR, writes: true, ..Call::post(&path, resource) };
+        self.call(visit, call).await.map(drop)
     }
 
     /// Who has looked at a patient's record.
     pub(crate) async fn accesses(&self, visit: &Visit, patient: &str) -> Result<Phi<Value>, Trouble> {
-        ok(self.post(visit, "/ward/accesses", &json!({"patient": patient})).await?)
+        self.call(visit, Call::post("/ward/accesses", &json!({"patient": patient}))).await
     }
 
-    async fn post(
-        &self,
-        visit: &Visit,
-        path: &str,
-        body: &Value,
-    ) -> Result<(StatusCode, Phi<Value>), Trouble> {
-        let body = Bytes::from(body.to_string());
-        self.call(visit, Call { method: Method::POST, path, media_type: JSON, body, passive: false }).await
-    }
-
-    async fn call(&self, visit: &Visit, call: Call<'_>) -> Result<(StatusCode, Phi<Value>), Trouble> {
+    async fn call(&self, visit: &Visit, call: Call<'_>) -> Result<Phi<Value>, Trouble> {
+        let unclear = if call.writes { Trouble::Unknown } else { Trouble::Unavailable };
         let mut request = Request::builder()
             .method(call.method)
             .uri(call.path)
@@ -192,21 +168,32 @@ impl App {
         if call.passive {
             headers.insert(HeaderName::from_static("x-ward-passive"), HeaderValue::from_static("1"));
         }
-        let response = self.upstream.send(request).await.map_err(|_| Trouble::Unavailable)?;
+        let response = self.upstream.send(request).await.map_err(|error| match error {
+            UpstreamError::NoTarget | UpstreamError::Connect | UpstreamError::Untrusted => {
+                Trouble::Unavailable
+            }
+            _ => unclear,
+        })?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|_| Trouble::Unavailable)?
-            .to_bytes();
-        let value =
-            if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
-        Ok((parts.status, Phi::new(value)))
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        match Trouble::of(parts.status) {
+            Some(Trouble::Unavailable) => return Err(unclear),
+            Some(trouble) => return Err(trouble),
+            None => {}
+        }
+        let body = body.map_err(|_| unclear)?.to_bytes();
+        Ok(Phi::new(serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 }
 
-fn ok((status, value): (StatusCode, Phi<Value>)) -> Result<Phi<Value>, Trouble> {
-    Trouble::of(status).map_or(Ok(value), Err)
+impl<'a> Call<'a> {
+    const fn get(path: &'a str, media_type: &'static str) -> Self {
+        Self { method: Method::GET, path, media_type, body: Bytes::new(), passive: false, writes: false }
+    }
+
+    fn post(path: &'a str, body: &Value) -> Self {
+        Self { method: Method::POST, body: Bytes::from(body.to_string()), ..Self::get(path, JSON) }
+    }
 }
 
 fn secret(answer: &Phi<Value>, name: &str) -> Result<Secret, Trouble> {
@@ -215,10 +202,10 @@ fn secret(answer: &Phi<Value>, name: &str) -> Result<Secret, Trouble> {
 }
 
 /// `application/x-www-form-urlencoded`.
-fn encoded(pairs: &[&[(&str, &str)]]) -> String {
+fn encoded(pairs: &[(&str, &str)]) -> String {
     use std::fmt::Write as _;
     let mut form = String::new();
-    for (name, value) in pairs.iter().copied().flatten() {
+    for (name, value) in pairs.iter().copied() {
         if !form.is_empty() {
             form.push('&');
         }
@@ -244,7 +231,7 @@ mod tests {
 
     #[test]
     fn forms_are_encoded() {
-        let form = encoded(&[&[("name", "Zoë & Co"), ("a", "b=c+d")], &[("_count", "5")]]);
+        let form = encoded(&[("name", "Zoë & Co"), ("a", "b=c+d"), ("_count", "5")]);
         assert_eq!(form, "name=Zo%C3%AB%20%26%20Co&a=b%3Dc%2Bd&_count=5");
     }
 }

@@ -3,8 +3,9 @@
 //! Both have the `__Host-` prefix (this host only, TLS only, whole site), cannot be read by script, and are not
 //! sent with requests that other sites start.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 use ward_base::Secret;
+use ward_transport::cookies;
 use zeroize::Zeroizing;
 
 const SESSION: &str = "__Host-ward-session";
@@ -50,12 +51,7 @@ fn set(token: &str, name: &str, rest: &str) -> Option<HeaderValue> {
 
 /// The one cookie of this name. Two of them, which only an attack would send, count as none.
 fn find(headers: &HeaderMap, name: &str) -> Option<Secret> {
-    let pairs = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut found = pairs
-        .flat_map(|pairs| pairs.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(own, _)| *own == name)
-        .map(|(_, value)| value);
+    let mut found = cookies(headers, name);
     let value = found.next()?;
     (found.next().is_none() && is_token(value)).then(|| Secret::new(value.as_bytes().to_vec()))
 }
@@ -68,6 +64,8 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     fn read(cookies: &[&'static str]) -> Option<String> {

@@ -5,14 +5,11 @@
 //! else goes on as it came, `Authorization`, `Host` and `Origin` included.
 
 use http::{Request, Response, header};
-use ward_transport::{Audience, Body, Refusal, RequestBody, Upstream, without_hop_headers};
+use ward_transport::{Audience, Body, Refusal, RequestBody, Upstream, is_below, without_hop_headers};
 
 /// Whether a path belongs to the API.
 pub(crate) fn is_api(path: &str) -> bool {
-    const PREFIXES: [&str; 4] = ["/fhir/R4", "/oauth", "/ward", "/.well-known"];
-    PREFIXES
-        .iter()
-        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    ["/fhir/R4", "/oauth", "/ward", "/.well-known"].iter().any(|prefix| is_below(path, prefix))
 }
 
 /// Passes a request on and its answer back.

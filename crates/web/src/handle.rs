@@ -37,7 +37,7 @@ impl Handles {
     pub(crate) fn new(secret: &Secret, session: &Secret) -> Option<Self> {
         let material = Salt::new(HKDF_SHA256, session.expose()).extract(secret.expose());
         let mut key = Zeroizing::new([0; 32]);
-        material.expand(&[b"ward web handle 1"], &AES_256_GCM).ok()?.fill_into(&mut key)?;
+        material.expand(&[b"ward web handle 1"], &AES_256_GCM).ok()?.fill(key.as_mut_slice()).ok()?;
         Some(Self { key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).ok()?) })
     }
 
@@ -77,17 +77,6 @@ impl Kind {
             Self::Patient => b"patient",
             Self::Search => b"search",
         }
-    }
-}
-
-/// HKDF's output filled into a key buffer, without a second copy.
-trait FillInto {
-    fn fill_into(self, key: &mut [u8; 32]) -> Option<()>;
-}
-
-impl FillInto for aws_lc_rs::hkdf::Okm<'_, &'static aws_lc_rs::aead::Algorithm> {
-    fn fill_into(self, key: &mut [u8; 32]) -> Option<()> {
-        self.fill(key).ok()
     }
 }
 

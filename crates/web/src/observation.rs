@@ -218,11 +218,17 @@ fn read_effective(typed: &str, now: Timestamp) -> Result<Timestamp, &'static str
     if typed.is_empty() {
         return Err("Enter when it was measured.");
     }
-    let moment: jiff::civil::DateTime =
-        typed.parse().map_err(|_| "Enter date and time like 2026-05-17T14:30, in UTC.")?;
-    let moment = jiff::tz::Offset::UTC
-        .to_timestamp(moment)
-        .map_err(|_| "Enter date and time like 2026-05-17T14:30, in UTC.")?;
+    const WORDS: &str = "Enter date and time like 2026-05-17T14:30, in UTC and without an offset.";
+    // The parser would drop an offset without a word.
+    let is_local = matches!(typed.len(), 16 | 19)
+        && typed.bytes().enumerate().all(|(position, byte)| match position {
+            4 | 7 => byte == b'-',
+            10 => byte == b'T',
+            13 | 16 => byte == b':',
+            _ => byte.is_ascii_digit(),
+        });
+    let moment: jiff::civil::DateTime = typed.parse().ok().filter(|_| is_local).ok_or(WORDS)?;
+    let moment = jiff::tz::Offset::UTC.to_timestamp(moment).map_err(|_| WORDS)?;
     let moment = Timestamp(moment.as_microsecond());
     // Clocks differ by minutes, not by more.
     if moment > now.plus_seconds(300) {
@@ -347,8 +353,17 @@ mod tests {
             let errors = checked(kind, value, unit, "2026-09-21T10:00").unwrap_err();
             assert_eq!(errors, [(field, words.to_owned())], "{kind} {value}");
         }
+        let form = "Enter date and time like 2026-05-17T14:30, in UTC and without an offset.";
         for (effective, words) in [
-            ("tomorrow", "Enter date and time like 2026-05-17T14:30, in UTC."),
+            ("tomorrow", form),
+            ("2026-05-17", form),
+            ("2026-05-17 14:30", form),
+            ("2026-05-17T14:30Z", form),
+            ("2026-05-17T14:30-05:00", form),
+            ("2026-05-17T14:30-05", form),
+            ("2026-05-17T14:30[America/New_York]", form),
+            ("2026-05-17T14:30:00.5", form),
+            ("2026-05-32T14:30", form),
             ("2026-09-21T14:30", "The measurement cannot lie in the future. Times are in UTC."),
             ("1850-01-01T00:00", "The measurement cannot be that long ago."),
         ] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::map_response;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Redirect};
 use axum::routing::{get, post};
 use tower_http::csrf::CsrfLayer;
 use ward_base::{Clock, Random, Secret};
@@ -42,11 +42,12 @@ pub(crate) fn routes(site: Arc<Site>, csrf: CsrfLayer) -> Router {
         .route("/session/remaining", get(session::remaining))
         .route("/session/renew", post(session::renew))
         .route("/enrol/{token}", get(enrol::form).post(enrol::complete))
-        .route("/patients", post(find::ask))
+        // The address that a form with mistakes is shown under may be opened again.
+        .route("/patients", get(|| async { Redirect::to("/") }).post(find::ask))
         .route("/patients/found/{search}", get(find::found))
         .route("/patients/{handle}", get(chart::chart))
         .route("/patients/{handle}/accesses", get(accesses::accesses))
-        .route("/patients/{handle}/observations", post(observation::add))
+        .route("/patients/{handle}/observations", get(observation::to_form).post(observation::add))
         .route("/patients/{handle}/observations/new", get(observation::form))
         .route("/assets/{hash}/{name}", get(asset))
         .fallback(|| async { Trouble::Missing })

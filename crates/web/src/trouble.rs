@@ -23,8 +23,11 @@ pub(crate) enum Trouble {
     Locked,
     /// The request makes no sense.
     Refused,
-    /// A tier behind this one does not answer, or cannot write its audit log.
+    /// A tier behind this one does not answer, or cannot write its audit log. Nothing was to be changed, or nothing
+    /// was sent.
     Unavailable,
+    /// The same in the middle of a change.
+    Unknown,
 }
 
 impl Trouble {
@@ -100,6 +103,13 @@ impl IntoResponse for Trouble {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
                 response
             }
+            // Nothing that makes a program try again.
+            Self::Unknown => page(
+                StatusCode::BAD_GATEWAY,
+                "Perhaps not saved",
+                "It is not known whether it was saved. Look at the record before you do it again.",
+                home,
+            ),
         }
     }
 }

@@ -35,11 +35,18 @@ impl Serve for AppTier {
     async fn serve(&self, _: &Caller, request: Request<RequestBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
+        let signed_in = parts.headers.contains_key("authorization");
         self.0.lock().unwrap().push((parts.method, path.clone(), parts.headers));
         match path.as_str() {
-            "/session" => {
+            "/session" if signed_in => {
                 Response::new(Body::full(json!({"display_name": "Ada", "expires_in": 90_000}).to_string()))
             }
+            "/fhir/R4/Patient/_search" => {
+                let patient = json!({"resourceType": "Patient", "id": "p-1"});
+                Response::new(Body::full(json!({"entry": [{"resource": patient}]}).to_string()))
+            }
+            "/ward/accesses" => Response::new(Body::full(json!({"complete": false}).to_string())),
+            "/fhir/R4/Observation" => Response::builder().status(503).body(Body::empty()).unwrap(),
             path if path.starts_with("/fhir/") => Response::new(Body::from(body)),
             _ => Response::builder().status(401).body(Body::empty()).unwrap(),
         }
@@ -115,6 +122,15 @@ impl Instance {
     async fn get(&self, path: &str) -> Reply {
         self.send(request("GET", path)).await
     }
+
+    /// Where the pages of the one patient are.
+    async fn patient(&self) -> String {
+        let asked = form(with(request("POST", "/patients"), "cookie", SESSION), "name=ada");
+        let found = self.send(asked).await.headers["location"].to_str().unwrap().to_owned();
+        let found = self.send(with(request("GET", &found), "cookie", SESSION)).await;
+        let handle = found.text.split_once("href=\"/patients/").unwrap().1.split_once('"').unwrap().0;
+        format!("/patients/{handle}")
+    }
 }
 
 fn request(method: &str, path: &str) -> Request<Body> {
@@ -136,6 +152,13 @@ async fn pages_are_served_and_the_api_is_passed_on() {
     let instance = Instance::start().await;
     assert_eq!(instance.get("/healthz").await.status, 200);
     assert!(instance.heard.lock().unwrap().is_empty(), "its own health asks nobody");
+    let mut large = request("GET", "/healthz");
+    large.headers_mut().insert("x", "a".repeat(256 << 10).parse().unwrap());
+    assert_eq!(
+        instance.send(large).await.status,
+        200,
+        "how large a head may be is for the public balancer to say"
+    );
 
     let signed_out = instance.get("/").await;
     assert_eq!(signed_out.status, 303);
@@ -176,6 +199,58 @@ async fn a_page_speaks_for_its_session_and_leaves_in_time() {
     assert_eq!(path, "/session");
     assert_eq!(headers["authorization"], "Bearer 0123456789abcdef0123456789abcdef");
     assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+
+    // The script of a page that is still open is told so when another one signed out.
+    for (method, path) in [("GET", "/session/remaining"), ("POST", "/session/renew")] {
+        let answer = instance.send(with(request(method, path), "cookie", SESSION)).await;
+        assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, r#"{"remaining":900}"#));
+        assert_eq!(instance.send(request(method, path)).await.status, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn only_what_was_certainly_not_saved_is_said_not_to_be() {
+    let instance = Instance::start().await;
+    let path = format!("{}/observations", instance.patient().await);
+    let measured = "kind=heart-rate&value=71&effective=2024-05-17T14:30";
+    let add = || form(with(request("POST", &path), "cookie", SESSION), measured);
+
+    let opened = instance.send(with(request("GET", &path), "cookie", SESSION)).await;
+    assert_eq!(opened.status, 303);
+    assert_eq!(opened.headers["location"], format!("{path}/new"));
+    assert_eq!(instance.get("/patients").await.headers["location"], "/");
+    let perhaps = instance.send(add()).await;
+    assert_eq!(perhaps.status, 502);
+    assert!(perhaps.text.contains("not known whether it was saved") && !perhaps.text.contains("Nothing was"));
+
+    let nobody = Update::Targets { group: "internal-edge".to_owned(), targets: vec![] };
+    instance.updates.send(nobody).await.unwrap();
+    while instance.get("/fhir/R4/metadata").await.status != 503 {
+        tokio::task::yield_now().await;
+    }
+    let unsent = instance.send(add()).await;
+    assert_eq!(unsent.status, 503);
+    assert!(unsent.text.contains("Nothing was changed"));
+}
+
+#[tokio::test]
+async fn a_list_of_accesses_says_that_it_is_not_whole() {
+    let instance = Instance::start().await;
+    let path = format!("{}/accesses", instance.patient().await);
+    let page = instance.send(with(request("GET", &path), "cookie", SESSION)).await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("There are older ones."));
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_code_is_not_sent_on() {
+    let instance = Instance::start().await;
+    for (code, sent) in [("code=12345", 0), ("code=12345a", 0), ("code=", 0), ("code=123+456", 1)] {
+        let typed = form(request("POST", "/sign-in/code"), code);
+        let typed = with(typed, "cookie", "__Host-ward-challenge=0123456789abcdef");
+        assert_eq!(instance.send(typed).await.status, 422);
+        assert_eq!(instance.heard.lock().unwrap().len(), sent, "{code}");
+    }
 }
 
 #[tokio::test]

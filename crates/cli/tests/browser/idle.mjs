@@ -1,4 +1,5 @@
-// A session of one minute: the warning stands there, staying is one key, and leaving the place ends the session.
+// A session of one minute: the warning stands there, staying is one key, leaving the place ends the session, and so
+// does signing out in another tab.
 import assert from "node:assert/strict";
 import { code, isAccessible, launch, open, origin } from "./common.mjs";
 
@@ -12,12 +13,15 @@ await page.fill("#password", password);
 await page.fill("#password_again", password);
 await page.fill("#code", code(key));
 await page.click("text=Finish");
-await page.fill("#username", "admin");
-await page.fill("#password", password);
-await page.click("text=Continue");
-await page.fill("#code", code(key, 1));
-await page.click("button:has-text('Sign in')");
-await page.waitForURL(`${origin}/`);
+async function signIn(steps) {
+  await page.fill("#username", "admin");
+  await page.fill("#password", password);
+  await page.click("text=Continue");
+  await page.fill("#code", code(key, steps));
+  await page.click("button:has-text('Sign in')");
+  await page.waitForURL(`${origin}/`);
+}
+await signIn(1);
 
 await page.waitForSelector("#idle-warning[open]");
 const before = Number(await page.textContent("#idle-seconds"));
@@ -30,5 +34,14 @@ await context.addCookies(cookies);
 await page.goto(`${origin}/`);
 assert.match(page.url(), /\/(session\/expired|sign-in)$/);
 await isAccessible(browser, [], "/session/expired");
+
+// What is open in one tab leaves the screen when another signs out, before its own time is over.
+await page.goto(`${origin}/sign-in`);
+await signIn(0);
+const other = await context.newPage();
+await other.goto(`${origin}/`);
+await other.click("#idle-warning button:has-text('Sign out now')");
+await other.waitForURL(`${origin}/signed-out`);
+await page.waitForURL(`${origin}/session/expired`, { timeout: 40_000 });
 await browser.close();
 console.log("ok");

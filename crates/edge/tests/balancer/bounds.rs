@@ -290,6 +290,28 @@ async fn smuggled_requests_are_refused_with_what_carries_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_line_that_the_parser_has_seen_half_of_is_refused() {
+    let world = World::new();
+    let back_end = reading(&world).await;
+    let balancer = Balancer::public(&world, &[&back_end]).await;
+    let port = balancer.address.port();
+    for (first, second) in
+        [("0;", "a\r\n\r\n"), ("0;a\r", "\n\r\n"), ("0 ", ";a\r\n\r\n"), ("0\r\nX", ": y\r\n\r\n")]
+    {
+        let mut stream = balancer.connect().await;
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n\r\n{first}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(second.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(statuses(&answer), [400], "{first:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_connections_than_allowed_are_told_so() {
     let world = World::new();
     let back_end = reading(&world).await;

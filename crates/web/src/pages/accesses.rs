@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::Value;
 
-use super::{Layout, html, patient_id, read_patient};
+use super::{Layout, html, patient_and_me, patient_id};
 use crate::site::Site;
 use crate::trouble::Trouble;
 use crate::view::patient::Patient;
@@ -21,6 +21,8 @@ struct AccessesPage {
     handle: String,
     patient: Patient,
     accesses: Vec<Access>,
+    /// Not all of them are shown.
+    more: bool,
 }
 
 /// One line of the audit log, for reading.
@@ -41,16 +43,16 @@ pub(crate) async fn accesses(
     Path(handle): Path<String>,
 ) -> Result<Response, Trouble> {
     let id = patient_id(&signed, &handle)?;
-    let (app, visit) = (&site.app, &signed.visit);
     // The patient first: that this page was opened is an access too, and stands in the list.
-    let (me, patient) = tokio::join!(app.me(visit, false), app.patient(visit, id.expose()));
-    let (me, patient) = (me?, patient?);
-    let answer = app.accesses(visit, id.expose()).await?;
+    let (patient, me) = patient_and_me(&site, &signed, &id).await?;
+    let answer = site.app.accesses(&signed.visit, id.expose()).await?;
+    let answer = answer.expose();
     html(&AccessesPage {
         layout: Layout::signed_in("Who has looked at this record", me),
         handle,
-        patient: read_patient(&site, &patient),
-        accesses: text::items(answer.expose(), "accesses").iter().map(Access::new).collect(),
+        patient,
+        accesses: text::items(answer, "accesses").iter().map(Access::new).collect(),
+        more: answer.get("complete") == Some(&Value::Bool(false)),
     })
 }
 

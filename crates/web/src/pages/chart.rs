@@ -6,11 +6,12 @@ use askama::Template;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use serde_json::Value;
+use ward_base::Phi;
 
 use super::{Layout, html, patient_id, read_patient};
-use crate::app::Found;
 use crate::site::Site;
 use crate::trouble::Trouble;
+use crate::view::has_more;
 use crate::view::lists::{List, ListKind};
 use crate::view::notes::{self, Note};
 use crate::view::patient::Patient;
@@ -27,6 +28,7 @@ struct ChartPage {
     lists: Vec<List>,
     vitals: Vitals,
     notes: Vec<Note>,
+    notes_more: bool,
     notes_problem: Option<&'static str>,
 }
 
@@ -39,9 +41,14 @@ pub(crate) async fn chart(
 ) -> Result<Response, Trouble> {
     let id = patient_id(&signed, &handle)?;
     let reference = format!("Patient/{}", id.expose());
-    let about = [("patient", reference.as_str()), ("_count", "200")];
-    let vital_signs = [("category", "vital-signs"), ("_sort", "-date")];
     let (app, visit) = (&site.app, &signed.visit);
+    // If there are too many, it is the old ones that are left out.
+    let newest = |resource_type, sort| {
+        let parameters = [("patient", reference.as_str()), ("_sort", sort), ("_count", "200")];
+        async move { app.search(visit, resource_type, &parameters).await }
+    };
+    let vital_signs =
+        [("patient", reference.as_str()), ("category", "vital-signs"), ("_sort", "-date"), ("_count", "200")];
     // All at once: the page is as slow as the slowest of them, not as their sum.
     let (
         me,
@@ -57,14 +64,14 @@ pub(crate) async fn chart(
     ) = tokio::join!(
         app.me(visit, false),
         app.patient(visit, id.expose()),
-        app.search(visit, "Condition", &about, &[]),
-        app.search(visit, "MedicationRequest", &about, &[]),
-        app.search(visit, "MedicationStatement", &about, &[]),
-        app.search(visit, "AllergyIntolerance", &about, &[]),
-        app.search(visit, "Encounter", &about, &[("_sort", "-date")]),
-        app.search(visit, "Observation", &about, &vital_signs),
-        app.search(visit, "DocumentReference", &about, &[("_sort", "-date")]),
-        app.search(visit, "Composition", &about, &[("_sort", "-date")]),
+        newest("Condition", "-recorded-date"),
+        newest("MedicationRequest", "-authoredon"),
+        newest("MedicationStatement", "-effective"),
+        newest("AllergyIntolerance", "-date"),
+        newest("Encounter", "-date"),
+        app.search(visit, "Observation", &vital_signs),
+        newest("DocumentReference", "-date"),
+        newest("Composition", "-date"),
     );
     let (me, patient) = (me?, patient?);
     let lists = vec![
@@ -74,11 +81,11 @@ pub(crate) async fn chart(
         list(ListKind::Encounters, &[encounters]),
     ];
     let vitals = match &vitals {
-        Ok(found) => Vitals::new(found.bundle.expose(), found.more, None),
-        Err(trouble) => Vitals::new(&Value::Null, false, Some(trouble.sentence())),
+        Ok(bundle) => Vitals::new(bundle.expose(), None),
+        Err(trouble) => Vitals::new(&Value::Null, Some(trouble.sentence())),
     };
     let written = [documents, compositions];
-    let bundles: Vec<&Value> = written.iter().flatten().map(|found| found.bundle.expose()).collect();
+    let bundles: Vec<&Value> = written.iter().flatten().map(Phi::expose).collect();
     html(&ChartPage {
         layout: Layout::signed_in("Patient record", me),
         handle,
@@ -87,6 +94,7 @@ pub(crate) async fn chart(
         lists,
         vitals,
         notes: notes::notes(&bundles),
+        notes_more: bundles.iter().any(|bundle| has_more(bundle)),
         notes_problem: written
             .iter()
             .find_map(|found| found.as_ref().err())
@@ -94,11 +102,10 @@ pub(crate) async fn chart(
     })
 }
 
-fn list(kind: ListKind, found: &[Result<Found, Trouble>]) -> List {
-    let bundles: Vec<&Value> = found.iter().flatten().map(|found| found.bundle.expose()).collect();
-    let more = found.iter().flatten().any(|found| found.more);
+fn list(kind: ListKind, found: &[Result<Phi<Value>, Trouble>]) -> List {
+    let bundles: Vec<&Value> = found.iter().flatten().map(Phi::expose).collect();
     let problem = found.iter().find_map(|found| found.as_ref().err()).map(|trouble| trouble.sentence());
-    List::new(kind, &bundles, more, problem)
+    List::new(kind, &bundles, problem)
 }
 
 #[cfg(test)]
@@ -131,9 +138,10 @@ mod tests {
             handle: "h".to_owned(),
             saved: false,
             patient: Patient::new(&patient, Timestamp(0)),
-            lists: vec![List::new(ListKind::Conditions, &[&conditions], false, None)],
-            vitals: Vitals::new(&vitals, false, None),
+            lists: vec![List::new(ListKind::Conditions, &[&conditions], None)],
+            vitals: Vitals::new(&vitals, None),
             notes: notes::notes(&[&note]),
+            notes_more: false,
             notes_problem: None,
         };
         assert_eq!(page.vitals.graphs.len(), 1);
@@ -147,7 +155,31 @@ mod tests {
 
     #[test]
     fn a_part_that_cannot_be_loaded_does_not_take_the_others_along() {
-        let list = list(ListKind::Allergies, &[Err(Trouble::Unavailable)]);
-        assert_eq!(list.problem, Some("These cannot be loaded at the moment."));
+        let aspirin = json!({"resourceType": "MedicationStatement", "status": "active",
+            "medicationCodeableConcept": {"text": "Aspirin"}});
+        let found = Phi::new(json!({"entry": [{"resource": aspirin}]}));
+        let page = ChartPage {
+            layout: Layout::open("Patient record"),
+            handle: "h".to_owned(),
+            saved: false,
+            patient: Patient::new(&Value::Null, Timestamp(0)),
+            lists: vec![
+                list(ListKind::Medications, &[Err(Trouble::Unavailable), Ok(found)]),
+                list(ListKind::Allergies, &[Err(Trouble::Forbidden)]),
+                list(ListKind::Encounters, &[]),
+            ],
+            vitals: Vitals::new(&Value::Null, None),
+            notes: vec![],
+            notes_more: false,
+            notes_problem: None,
+        };
+        let page = page.render().unwrap();
+        let part =
+            |id: &str| page.split("<section").find(|part| part.contains(&format!("id=\"{id}\""))).unwrap();
+        let medications = part("medications");
+        assert!(medications.contains("cannot be loaded") && medications.contains("Aspirin"));
+        let allergies = part("allergies");
+        assert!(allergies.contains("does not allow") && !allergies.contains("No allergies recorded"));
+        assert!(part("encounters").contains("No encounters recorded"));
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use ward_base::Secret;
 use zeroize::Zeroizing;
 
-use super::{Layout, Message, has_error, html, unprocessable, without_spaces};
+use super::{Layout, Message, has_error, html, six_digits, unprocessable};
 use crate::app::Enrolment;
 use crate::cookie::is_token;
 use crate::form::Form;
@@ -77,17 +77,18 @@ pub(crate) async fn complete(
     Form(chosen): Form<Chosen>,
 ) -> Result<Response, Trouble> {
     let Some(enrolment) = invitation(&site, &visit, &token).await? else { return Ok(used()) };
-    let mut errors = mistakes(&chosen, &enrolment.username);
-    if errors.is_empty() {
-        match site.app.enrol(&visit, &token, &chosen.password, &without_spaces(&chosen.code)).await {
+    let errors = match checked(&chosen, &enrolment.username) {
+        Ok(code) => match site.app.enrol(&visit, &token, &chosen.password, &code).await {
             Ok(()) => return Ok(Redirect::to("/sign-in?enrolled").into_response()),
             Err(trouble @ (Trouble::Unavailable | Trouble::Locked)) => return Err(trouble),
-            Err(_) => errors.push(FieldError::new(
+            Err(Trouble::Unknown) => return Ok(perhaps()),
+            Err(_) => vec![FieldError::new(
                 "code",
                 "This code does not fit. Check the clock of your phone, wait for the next code and enter that.",
-            )),
-        }
-    }
+            )],
+        },
+        Err(errors) => errors,
+    };
     unprocessable(&EnrolPage::new(token, &enrolment, errors)?)
 }
 
@@ -103,6 +104,17 @@ async fn invitation(site: &Site, visit: &Visit, token: &str) -> Result<Option<En
     }
 }
 
+/// The answer to a completed form was lost.
+fn perhaps() -> Response {
+    let mut response = Message::page(
+        "Perhaps not set up",
+        "It is not known whether your account is set up. Try to sign in; if that does not work, open the link again.",
+        Some(("/sign-in", "Sign in")),
+    );
+    *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+    response
+}
+
 fn used() -> Response {
     let mut response = Message::page(
         "This link is no longer good",
@@ -113,7 +125,8 @@ fn used() -> Response {
     response
 }
 
-fn mistakes(chosen: &Chosen, username: &str) -> Vec<FieldError> {
+/// The code, or everything that is to be corrected.
+fn checked(chosen: &Chosen, username: &str) -> Result<Zeroizing<String>, Vec<FieldError>> {
     let mut errors = Vec::new();
     let password = Secret::new(chosen.password.as_bytes().to_vec());
     if let Err(weakness) = ward_identity::password::check(&password, username) {
@@ -121,11 +134,13 @@ fn mistakes(chosen: &Chosen, username: &str) -> Vec<FieldError> {
     } else if chosen.password != chosen.password_again {
         errors.push(FieldError::new("password_again", "The two passwords are not the same."));
     }
-    let code = without_spaces(&chosen.code);
-    if code.len() != 6 || !code.bytes().all(|byte| byte.is_ascii_digit()) {
-        errors.push(FieldError::new("code", "Enter the six digits that the app shows."));
+    match six_digits(&chosen.code) {
+        Ok(code) if errors.is_empty() => Ok(code),
+        code => {
+            errors.extend(code.err());
+            Err(errors)
+        }
     }
-    errors
 }
 
 /// The QR code, without the XML declaration that has no place in HTML, and with a name.
@@ -168,7 +183,8 @@ mod tests {
             let typed = |text: &str| Zeroizing::new(text.to_owned());
             let chosen =
                 Chosen { password: typed(password), password_again: typed(again), code: typed(code) };
-            mistakes(&chosen, "ada").iter().map(|error| error.field).collect::<Vec<_>>()
+            let errors = checked(&chosen, "ada").err().unwrap_or_default();
+            errors.iter().map(|error| error.field).collect::<Vec<_>>()
         };
         assert_eq!(fields("quiet lamp over rivers", "quiet lamp over rivers", "123 456"), [""; 0]);
         assert_eq!(fields("quiet lamp over rivers", "another", "12345"), ["password_again", "code"]);

@@ -20,7 +20,7 @@ use crate::observation::FieldError;
 use crate::site::Site;
 use crate::trouble::Trouble;
 use crate::view::patient::Patient;
-use crate::view::{resources, text};
+use crate::view::{has_more, resources, text};
 use crate::visit::Signed;
 
 const HITS_MAX: &str = "50";
@@ -95,14 +95,12 @@ pub(crate) async fn found(
     let parameters = asked.parameters();
     let borrowed: Vec<(&str, &str)> =
         parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let (me, answer) = tokio::join!(
-        site.app.me(&signed.visit, false),
-        site.app.search(&signed.visit, "Patient", &borrowed, &[])
-    );
+    let (me, answer) =
+        tokio::join!(site.app.me(&signed.visit, false), site.app.search(&signed.visit, "Patient", &borrowed));
     let (me, answer) = (me?, answer?);
-    let found = hits(&site, &signed.handles, answer.bundle.expose()).ok_or(Trouble::Unavailable)?;
+    let found = hits(&site, &signed.handles, answer.expose()).ok_or(Trouble::Unavailable)?;
     let layout = Layout::signed_in("Patients found", me);
-    html(&HomePage { layout, asked, found: Some(found), more: answer.more, errors: vec![] })
+    html(&HomePage { layout, asked, found: Some(found), more: has_more(answer.expose()), errors: vec![] })
 }
 
 fn hits(site: &Site, handles: &Handles, bundle: &Value) -> Option<Vec<Hit>> {

@@ -56,7 +56,6 @@ impl Layout {
 #[template(path = "message.html")]
 pub(crate) struct Message {
     layout: Layout,
-    title: &'static str,
     words: &'static str,
     /// Address and text.
     link: Option<(&'static str, &'static str)>,
@@ -69,7 +68,7 @@ impl Message {
         words: &'static str,
         link: Option<(&'static str, &'static str)>,
     ) -> Response {
-        let message = Self { layout: Layout::open(title), title, words, link };
+        let message = Self { layout: Layout::open(title), words, link };
         match message.render() {
             Ok(page) => Html(page).into_response(),
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, title).into_response(),
@@ -113,9 +112,15 @@ fn read_patient(site: &Site, resource: &Phi<Value>) -> crate::view::patient::Pat
     crate::view::patient::Patient::new(resource.expose(), site.clock.now())
 }
 
-/// A code as it is meant: many apps show `123 456`.
-fn without_spaces(code: &str) -> Zeroizing<String> {
-    Zeroizing::new(code.chars().filter(|character| !character.is_whitespace()).collect())
+/// A code as it is meant (many apps show `123 456`), or what to correct.
+fn six_digits(code: &str) -> Result<Zeroizing<String>, FieldError> {
+    let code: Zeroizing<String> =
+        Zeroizing::new(code.chars().filter(|character| !character.is_whitespace()).collect());
+    if code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(code)
+    } else {
+        Err(FieldError::new("code", "Enter the six digits that the app shows."))
+    }
 }
 
 fn has_error(errors: &[FieldError], field: &str) -> bool {

@@ -43,6 +43,12 @@ pub(crate) async fn form(
     html(&page(&site, &signed, handle, typed, vec![]).await?)
 }
 
+/// `GET /patients/{handle}/observations`: a form with mistakes is shown under this address.
+pub(crate) async fn to_form(signed: Signed, Path(handle): Path<String>) -> Result<Redirect, Trouble> {
+    patient_id(&signed, &handle)?;
+    Ok(Redirect::to(&format!("/patients/{handle}/observations/new")))
+}
+
 /// `POST /patients/{handle}/observations`.
 pub(crate) async fn add(
     State(site): State<Arc<Site>>,

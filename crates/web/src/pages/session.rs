@@ -12,7 +12,7 @@ use super::Message;
 use crate::cookie;
 use crate::site::Site;
 use crate::trouble::Trouble;
-use crate::visit::{Signed, Visit};
+use crate::visit::Visit;
 
 /// `POST /sign-out`. The browser forgets the token even if the app tier cannot be told just now; the session then
 /// ends by itself.
@@ -44,20 +44,21 @@ pub(crate) async fn expired() -> Response {
 }
 
 /// `GET /session/remaining`: how many seconds are left. Asking does not count as being there.
-pub(crate) async fn remaining(State(site): State<Arc<Site>>, signed: Signed) -> Response {
-    seconds(&site, &signed, true).await
+///
+/// A script asks, so that nobody is signed in must be a status: a redirect to a page would look like an answer.
+pub(crate) async fn remaining(State(site): State<Arc<Site>>, visit: Visit) -> Response {
+    seconds(&site, &visit, true).await
 }
 
 /// `POST /session/renew`: the person is there.
-pub(crate) async fn renew(State(site): State<Arc<Site>>, signed: Signed) -> Response {
-    seconds(&site, &signed, false).await
+pub(crate) async fn renew(State(site): State<Arc<Site>>, visit: Visit) -> Response {
+    seconds(&site, &visit, false).await
 }
 
-async fn seconds(site: &Site, signed: &Signed, passive: bool) -> Response {
-    match site.app.me(&signed.visit, passive).await {
+async fn seconds(site: &Site, visit: &Visit, passive: bool) -> Response {
+    match site.app.me(visit, passive).await {
         Ok(me) => Json(json!({"remaining": me.remaining})).into_response(),
-        // For a script, a status instead of a page.
-        Err(Trouble::Ended | Trouble::SignedOut) => StatusCode::UNAUTHORIZED.into_response(),
+        Err(Trouble::Ended) => StatusCode::UNAUTHORIZED.into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

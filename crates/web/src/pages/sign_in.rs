@@ -6,12 +6,12 @@ use askama::Template;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use serde::Deserialize;
 use ward_base::Secret;
 use zeroize::Zeroizing;
 
-use super::{Layout, html, unprocessable, without_spaces};
+use super::{Layout, html, six_digits, unprocessable};
 use crate::cookie;
 use crate::form::Form;
 use crate::observation::FieldError;
@@ -103,7 +103,17 @@ pub(crate) async fn code(
 ) -> Result<Response, Trouble> {
     let Some(challenge) = visit.challenge.as_ref() else { return Err(Trouble::SignedOut) };
     let challenge = text(challenge).ok_or(Trouble::SignedOut)?;
-    match site.app.second_factor(&visit, challenge, &without_spaces(&typed.code)).await {
+    let again = |error: FieldError| {
+        let errors = vec![error];
+        let layout = Layout::open("Enter your code").with_errors(&errors);
+        unprocessable(&CodePage { layout, errors })
+    };
+    // What cannot be a code must not count towards the lock.
+    let code = match six_digits(&typed.code) {
+        Ok(code) => code,
+        Err(error) => return again(error),
+    };
+    match site.app.second_factor(&visit, challenge, &code).await {
         Ok(session) => {
             let value = text(&session).and_then(cookie::set_session).ok_or(Trouble::Unavailable)?;
             let mut response = Redirect::to("/").into_response();
@@ -112,15 +122,11 @@ pub(crate) async fn code(
             Ok(response)
         }
         Err(trouble @ (Trouble::Locked | Trouble::Unavailable)) => Err(trouble),
-        Err(_) => {
-            let words = "The user name, the password or this code is not right, the code was used before, or this took too \
-                         long. Wait for the next code, or start again.";
-            let errors = vec![FieldError::new("code", words)];
-            let layout = Layout::open("Enter your code").with_errors(&errors);
-            let mut response = html(&CodePage { layout, errors })?;
-            *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
-            Ok(response)
-        }
+        Err(_) => again(FieldError::new(
+            "code",
+            "The user name, the password or this code is not right, the code was used before, or this took too \
+             long. Wait for the next code, or start again.",
+        )),
     }
 }
 

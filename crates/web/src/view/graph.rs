@@ -19,6 +19,7 @@ const LINES: [RGBColor; 2] = [RGBColor(0x1f, 0x5f, 0xa8), RGBColor(0xa8, 0x48, 0
 const LABEL: RGBColor = RGBColor(0x4a, 0x55, 0x60);
 /// `#C9D1D9`.
 const GRID: RGBColor = RGBColor(0xc9, 0xd1, 0xd9);
+const GREATEST: f64 = 1e15;
 
 /// Draws `lines` of (days since 1970, value), oldest first, with `spoken` for those who do not see it.
 ///
@@ -65,7 +66,8 @@ pub(crate) fn svg(lines: &[Vec<(f64, f64)>], spoken: &str) -> Option<String> {
     ))
 }
 
-/// The least and the greatest value with `share` of their distance (at least `least`) around them.
+/// The least and the greatest value with `share` of their distance (at least `least`) around them; `None` if they are
+/// beyond anything that is measured. The search for round labels never ends where a distance overflows.
 fn padded(values: impl Iterator<Item = f64>, share: f64, least: f64) -> Option<(f64, f64)> {
     let (low, high) = values.fold(None, |range: Option<(f64, f64)>, value| match range {
         Some((low, high)) => Some((low.min(value), high.max(value))),
@@ -73,7 +75,7 @@ fn padded(values: impl Iterator<Item = f64>, share: f64, least: f64) -> Option<(
     })?;
     let margin = ((high - low) * share).max(least * 0.5);
     let range = (low - margin, high + margin);
-    (range.0.is_finite() && range.1.is_finite() && range.0 < range.1).then_some(range)
+    (range.0 > -GREATEST && range.1 < GREATEST && range.0 < range.1).then_some(range)
 }
 
 fn day_label(days: f64, span: f64) -> String {
@@ -130,8 +132,13 @@ mod tests {
         assert!(svg(&[], "").is_none());
         assert!(svg(&[vec![(f64::NAN, 1.0)]], "").is_none());
         assert!(svg(&[vec![(1.0, 7.0), (1.0, 7.0)]], "").is_some(), "no spread at all");
-        let _ = svg(&[vec![(-1e300, -1e300), (1e300, 1e300)]], "");
-        assert!(svg(&[vec![(0.0, 1e15), (1.0, -1e15)]], "").is_some());
+        for far in [1e15, 8e307, f64::MAX] {
+            assert!(svg(&[vec![(0.0, -far), (1.0, far)]], "").is_none(), "{far}");
+            assert!(svg(&[vec![(-far, 0.0), (far, 1.0)]], "").is_none(), "{far}");
+        }
+        for near in [-8e14, 8e14] {
+            assert!(svg(&[vec![(0.0, 8e14), (1.0, near)]], "").is_some());
+        }
     }
 
     #[test]

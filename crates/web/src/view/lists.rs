@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{resources, text};
+use super::{has_more, resources, text};
+
+const NOT_NAMED: &str = "Not named";
 
 /// A row of any of the lists: texts by column, and whether it belongs to the present.
 pub(crate) struct Row {
@@ -17,17 +19,17 @@ pub(crate) struct List {
     pub(crate) title: &'static str,
     pub(crate) columns: &'static [&'static str],
     pub(crate) rows: Vec<Row>,
-    /// Said when there are no rows.
+    /// Said when there are no rows, unless there is a problem.
     pub(crate) empty: &'static str,
     /// Not all of them are shown.
     pub(crate) more: bool,
-    /// They could not be loaded: why.
+    /// Some or all of them could not be loaded: why.
     pub(crate) problem: Option<&'static str>,
 }
 
 impl List {
     /// The list of `kind` out of search answers.
-    pub(crate) fn new(kind: ListKind, bundles: &[&Value], more: bool, problem: Option<&'static str>) -> Self {
+    pub(crate) fn new(kind: ListKind, bundles: &[&Value], problem: Option<&'static str>) -> Self {
         let mut rows: Vec<Row> = bundles
             .iter()
             .flat_map(|bundle| resources(bundle))
@@ -61,6 +63,7 @@ impl List {
                 "No encounters recorded.",
             ),
         };
+        let more = bundles.iter().any(|bundle| has_more(bundle));
         Self { id, title, columns, rows, empty, more, problem }
     }
 }
@@ -80,11 +83,9 @@ impl ListKind {
         let (cells, date, current) = match self {
             Self::Conditions => {
                 let status = text::status(resource.get("clinicalStatus"));
-                let verification = text::status(resource.get("verificationStatus")).filter(|status| {
-                    matches!(status.as_str(), "entered in error" | "refuted" | "unconfirmed")
-                });
-                let current = !matches!(status.as_deref(), Some("inactive" | "remission" | "resolved"))
-                    && !matches!(verification.as_deref(), Some("entered in error" | "refuted"));
+                let (verification, holds) = verification(resource);
+                let current =
+                    holds && !matches!(status.as_deref(), Some("inactive" | "remission" | "resolved"));
                 let onset = when(&["/onsetDateTime", "/onsetString"])
                     .map(|onset| text::date(&onset))
                     .or_else(|| text::period(resource.get("onsetPeriod")))
@@ -101,23 +102,33 @@ impl ListKind {
             }
             Self::Medications => {
                 let status = text::at(resource, "/status");
-                let name = text::concept(resource.get("medicationCodeableConcept"))
+                let mut name = text::concept(resource.get("medicationCodeableConcept"))
                     .or_else(|| text::display(resource.get("medicationReference")));
+                let forbidden = resource.get("doNotPerform") == Some(&Value::Bool(true));
+                if forbidden {
+                    name = Some(format!("Do not give: {}", name.as_deref().unwrap_or(NOT_NAMED)));
+                }
+                // Not ordered yet.
+                let intent =
+                    text::at(resource, "/intent").filter(|intent| matches!(*intent, "proposal" | "plan"));
                 let dosages =
                     ["dosageInstruction", "dosage"].iter().flat_map(|list| text::items(resource, list));
                 let date =
                     when(&["/authoredOn", "/effectiveDateTime", "/effectivePeriod/start", "/dateAsserted"]);
                 let cells = vec![
                     name,
-                    status.map(text::word),
+                    text::joined(status.into_iter().chain(intent).map(text::word)),
                     text::joined(dosages.filter_map(dosage)),
                     date.as_deref().map(text::date),
                 ];
-                (cells, date, matches!(status, Some("active" | "on-hold" | "draft" | "intended")))
+                let current =
+                    !forbidden && matches!(status, Some("active" | "on-hold" | "draft" | "intended"));
+                (cells, date, current)
             }
             Self::Allergies => {
                 let status = text::status(resource.get("clinicalStatus"));
-                let current = !matches!(status.as_deref(), Some("inactive" | "resolved"));
+                let (verification, holds) = verification(resource);
+                let current = holds && !matches!(status.as_deref(), Some("inactive" | "resolved"));
                 let reactions = text::items(resource, "reaction").iter().filter_map(|reaction| {
                     let what = text::concepts(text::items(reaction, "manifestation"))?;
                     let severity = text::at(reaction, "/severity").map(|severity| format!(" ({severity})"));
@@ -125,7 +136,7 @@ impl ListKind {
                 });
                 let cells = vec![
                     text::concept(resource.get("code")),
-                    status,
+                    text::joined(status.into_iter().chain(verification)),
                     text::at(resource, "/criticality").map(text::word),
                     text::joined(reactions),
                 ];
@@ -161,10 +172,18 @@ impl ListKind {
         if let Some(first) = cells.first_mut()
             && first.is_empty()
         {
-            "Not named".clone_into(first);
+            NOT_NAMED.clone_into(first);
         }
         Some(Row { cells, current, when: date.as_deref().and_then(text::days) })
     }
+}
+
+/// How sure a condition or an allergy is, if it is not confirmed, and whether it can hold at all.
+fn verification(resource: &Value) -> (Option<String>, bool) {
+    let verification =
+        text::status(resource.get("verificationStatus")).filter(|status| status != "confirmed");
+    let holds = !matches!(verification.as_deref(), Some("entered in error" | "refuted"));
+    (verification, holds)
 }
 
 fn dosage(dosage: &Value) -> Option<String> {
@@ -189,11 +208,7 @@ mod tests {
 
     fn rows(kind: ListKind, resources: &[Value]) -> Vec<Vec<String>> {
         let entries: Vec<Value> = resources.iter().map(|resource| json!({"resource": resource})).collect();
-        List::new(kind, &[&json!({"entry": entries})], false, None)
-            .rows
-            .into_iter()
-            .map(|row| row.cells)
-            .collect()
+        List::new(kind, &[&json!({"entry": entries})], None).rows.into_iter().map(|row| row.cells).collect()
     }
 
     #[test]
@@ -227,6 +242,37 @@ mod tests {
         let allergy = json!({"resourceType": "AllergyIntolerance", "code": {"text": "Peanut"}, "criticality": "high",
             "reaction": [{"manifestation": [{"text": "Hives"}], "severity": "mild"}]});
         assert_eq!(rows(ListKind::Allergies, &[allergy])[0], ["Peanut", "", "high", "Hives (mild)"]);
+    }
+
+    #[test]
+    fn what_does_not_hold_is_not_current_and_says_so() {
+        let status = |code: &str| json!({"coding": [{"code": code}]});
+        for (kind, resource_type) in
+            [(ListKind::Conditions, "Condition"), (ListKind::Allergies, "AllergyIntolerance")]
+        {
+            for (verification, shown, current) in [
+                ("confirmed", "active", true),
+                ("unconfirmed", "active, unconfirmed", true),
+                ("refuted", "active, refuted", false),
+                ("entered-in-error", "active, entered in error", false),
+            ] {
+                let resource = json!({"resourceType": resource_type, "clinicalStatus": status("active"),
+                    "verificationStatus": status(verification)});
+                let row = kind.row(&resource).unwrap();
+                assert_eq!((row.cells[1].as_str(), row.current), (shown, current), "{resource_type}");
+            }
+        }
+        let request = |intent: &str, forbidden: bool| {
+            let request = json!({"resourceType": "MedicationRequest", "status": "active", "intent": intent,
+                "medicationCodeableConcept": {"text": "Aspirin"}, "doNotPerform": forbidden});
+            let row = ListKind::Medications.row(&request).unwrap();
+            (row.cells[0].clone(), row.cells[1].clone(), row.current)
+        };
+        let expected = |name: &str, status: &str, current| (name.to_owned(), status.to_owned(), current);
+        assert_eq!(request("order", false), expected("Aspirin", "active", true));
+        assert_eq!(request("plan", false), expected("Aspirin", "active, plan", true));
+        assert_eq!(request("proposal", false), expected("Aspirin", "active, proposal", true));
+        assert_eq!(request("order", true), expected("Do not give: Aspirin", "active", false));
     }
 
     #[test]

@@ -7,12 +7,16 @@ use serde_json::Value;
 use super::{resources, text};
 
 const CHARACTERS_MAX: usize = 100_000;
+/// The statuses of a note that must not be read as if it stood, the gravest first.
+const DOUBTFUL: [&str; 3] = ["entered-in-error", "superseded", "preliminary"];
 
 /// One note.
 pub(crate) struct Note {
     pub(crate) title: String,
     pub(crate) date: String,
     pub(crate) author: String,
+    /// Said of a note that does not stand as it is; else empty.
+    pub(crate) status: String,
     /// Paragraphs.
     pub(crate) text: Vec<String>,
     when: Option<f64>,
@@ -42,6 +46,8 @@ fn note(resource: &Value) -> Option<Note> {
     let date = text::at(resource, "/date").or_else(|| text::at(resource, "/context/period/start"));
     let title =
         text::at(resource, "/title").or_else(|| text::at(resource, "/description")).map(str::to_owned);
+    let statuses = ["/status", "/docStatus"].map(|name| text::at(resource, name));
+    let status = DOUBTFUL.into_iter().find(|status| statuses.contains(&Some(*status)));
     Some(Note {
         title: title.or_else(|| text::concept(resource.get("type"))).unwrap_or_else(|| "Note".to_owned()),
         date: date.map(text::date).unwrap_or_default(),
@@ -49,6 +55,7 @@ fn note(resource: &Value) -> Option<Note> {
             text::items(resource, "author").iter().filter_map(|author| text::display(Some(author))),
         )
         .unwrap_or_default(),
+        status: status.map(text::word).unwrap_or_default(),
         text: paragraphs,
         when: date.and_then(text::days),
     })
@@ -147,6 +154,22 @@ mod tests {
             "The text cannot be read.",
         ];
         assert_eq!(notes[0].text, expected);
+    }
+
+    #[test]
+    fn a_note_that_does_not_stand_says_so() {
+        for (resource, shown) in [
+            (json!({"resourceType": "DocumentReference", "status": "current", "docStatus": "final"}), ""),
+            (json!({"resourceType": "DocumentReference", "status": "superseded"}), "superseded"),
+            (
+                json!({"resourceType": "DocumentReference", "status": "superseded", "docStatus": "entered-in-error"}),
+                "entered in error",
+            ),
+            (json!({"resourceType": "Composition", "status": "entered-in-error"}), "entered in error"),
+            (json!({"resourceType": "Composition", "status": "amended"}), ""),
+        ] {
+            assert_eq!(note(&resource).unwrap().status, shown);
+        }
     }
 
     #[test]

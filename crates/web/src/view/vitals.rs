@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{graph, resources, text};
+use super::{graph, has_more, resources, text};
 
 /// How many graphs a chart shows at most; the table shows everything.
 const GRAPHS_MAX: usize = 12;
@@ -42,11 +42,11 @@ pub(crate) struct Vitals {
 
 impl Vitals {
     /// Reads the Observations of a search answer.
-    pub(crate) fn new(bundle: &Value, more: bool, problem: Option<&'static str>) -> Self {
+    pub(crate) fn new(bundle: &Value, problem: Option<&'static str>) -> Self {
         let mut measurements: Vec<Measurement> = resources(bundle).filter_map(Measurement::new).collect();
         text::newest_first(&mut measurements, |measurement| measurement.when);
         let graphs = graphs(&measurements);
-        Self { measurements, graphs, more, problem }
+        Self { measurements, graphs, more: has_more(bundle), problem }
     }
 }
 
@@ -101,8 +101,10 @@ fn value(holder: &Value) -> Option<String> {
         .or_else(|| text::concept(holder.get("dataAbsentReason")))
 }
 
+/// A number that is exactly known: `<5` is no point of a line.
 fn drawable(holder: &Value) -> Option<f64> {
-    holder.pointer("/valueQuantity/value")?.as_f64().filter(|number| number.is_finite())
+    let quantity = holder.get("valueQuantity").filter(|quantity| quantity.get("comparator").is_none())?;
+    quantity.get("value")?.as_f64().filter(|number| number.is_finite())
 }
 
 /// The everyday name of a vital sign, by its LOINC code; else what the record says.
@@ -188,7 +190,7 @@ mod tests {
             pressure("2024-01-01T08:00:00Z", 121, 81), pressure("2024-03-01T08:00:00Z", 133, 83),
             {"resource": {"resourceType": "Observation", "status": "final", "code": {"text": "Mood"}, "valueString": "calm"}},
         ]});
-        let vitals = Vitals::new(&bundle, false, None);
+        let vitals = Vitals::new(&bundle, None);
         let rows: Vec<(&str, &str, &str)> = vitals
             .measurements
             .iter()
@@ -213,8 +215,19 @@ mod tests {
         let mut wrong = pressure("2024-01-01", 999, 1);
         wrong["resource"]["status"] = json!("entered-in-error");
         let bundle = json!({"entry": [wrong, pressure("2024-01-02", 120, 80)]});
-        let vitals = Vitals::new(&bundle, false, None);
+        let vitals = Vitals::new(&bundle, None);
         assert_eq!(vitals.measurements.len(), 2);
         assert!(vitals.graphs.is_empty(), "one measurement is no line");
+    }
+
+    #[test]
+    fn a_bound_is_listed_and_not_drawn() {
+        let mut bound = pressure("2024-01-03", 120, 80);
+        bound["resource"]["component"][0]["valueQuantity"]["comparator"] = json!(">");
+        let bundle =
+            json!({"entry": [bound, pressure("2024-01-01", 121, 81), pressure("2024-01-02", 122, 82)]});
+        let vitals = Vitals::new(&bundle, None);
+        assert_eq!(vitals.measurements[0].value, "systolic >120 mmHg, diastolic 80 mmHg");
+        assert_eq!(vitals.graphs[0].svg.matches("<circle").count(), 5);
     }
 }
