@@ -65,10 +65,17 @@ impl Up {
         let demo_patients = Some(self.demo_patients).filter(|count| self.demo && *count > 0);
         let welcome = async move {
             let mut operator = Operator::sign_in(&endpoint, operator).await?;
-            let link = first_administrator(&mut operator, &endpoint.origin()).await?;
-            if let Some(count) = demo_patients {
+            let answer =
+                operator.call("GET", "/ward/users", &Value::Null).await.context("cannot list users")?;
+            let users = answer.get("users").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            // Before the first user is made, so that a load that broke off is done again, and nothing that people
+            // have changed since is.
+            if users.is_empty()
+                && let Some(count) = demo_patients
+            {
                 load_demo(&mut operator, count, format).await?;
             }
+            let link = first_administrator(&mut operator, users, &endpoint.origin()).await?;
             Ok::<_, anyhow::Error>((endpoint.origin(), link))
         };
         supervisor::run(plan, welcome, format).await
@@ -85,9 +92,11 @@ fn lock(data: &Path) -> anyhow::Result<std::fs::File> {
 }
 
 /// Makes the first administrator if there is no user yet, and gives the one-time link while they have not enrolled.
-async fn first_administrator(operator: &mut Operator, origin: &str) -> anyhow::Result<Option<String>> {
-    let answer = operator.call("GET", "/ward/users", &Value::Null).await.context("cannot list users")?;
-    let users = answer.get("users").and_then(Value::as_array).cloned().unwrap_or_default();
+async fn first_administrator(
+    operator: &mut Operator,
+    users: &[Value],
+    origin: &str,
+) -> anyhow::Result<Option<String>> {
     let enrolled = |user: &Value| user.get("enrolled").and_then(Value::as_bool) == Some(true);
     if users.iter().any(enrolled) {
         return Ok(None);

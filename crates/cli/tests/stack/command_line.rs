@@ -18,6 +18,24 @@ fn a_second_start_finds_everything_as_it_was() {
 }
 
 #[test]
+fn what_was_changed_in_a_demo_stays_so_at_the_next_start() {
+    let mut stack = stack(StackOptions { demo_patients: 2, ..Default::default() });
+    let client = stack.signed_in("system/*.cruds");
+    let found = client.search("Patient", "_count=2").json();
+    let id = |at: usize| found["entry"][at]["resource"]["id"].as_str().unwrap().to_owned();
+    let (changed, deleted) = (format!("/fhir/R4/Patient/{}", id(0)), format!("/fhir/R4/Patient/{}", id(1)));
+    let mut patient = found["entry"][0]["resource"].clone();
+    patient["birthDate"] = "1901-02-03".into();
+    assert_eq!(client.put(&changed, &patient).status, 200);
+    assert!(matches!(client.send("DELETE", &deleted, &[], b"").status, 200 | 204));
+    stack.stop();
+    stack.start_again();
+    let client = stack.signed_in("system/*.rs");
+    assert_eq!(client.get(&changed).json()["birthDate"], "1901-02-03");
+    assert_eq!(client.get(&deleted).status, 410);
+}
+
+#[test]
 fn every_problem_of_a_configuration_is_told_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bad.toml");
