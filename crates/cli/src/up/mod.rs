@@ -52,8 +52,10 @@ impl Up {
         let data = data.canonicalize()?;
         let _lock = lock(&data)?;
         if self.demo {
+            passphrase::make_demo_file(&data, source)?;
+        }
+        if passphrase::demo_file(&data).exists() {
             output::note(DEMO_WARNING);
-            passphrase::make_demo_file(&data)?;
         }
         let custody = Custody::open_or_create(&data, source)?;
         let operator = OperatorKey::open_or_create(&custody)?;

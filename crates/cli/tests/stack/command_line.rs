@@ -35,6 +35,33 @@ fn what_was_changed_in_a_demo_stays_so_at_the_next_start() {
     assert_eq!(client.get(&deleted).status, 410);
 }
 
+/// Runs `ward` with the data directory `data`; gives its exit code and all that it said.
+fn ward(data: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ward"))
+        .arg("--data")
+        .arg(data)
+        .args(arguments)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_demo_leaves_other_keystores_and_passphrases_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let (code, text) = ward(&data, &["up", "--demo", "--passphrase-file", "anything"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("leave out --passphrase-file"), "{text}");
+    std::fs::write(data.join("keystore.json"), "{}").unwrap();
+    let (code, text) = ward(&data, &["up", "--demo"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("was not started with --demo") && !text.contains("DEMO:"), "{text}");
+    assert!(!data.join("demo-passphrase").exists());
+}
+
 #[test]
 fn every_problem_of_a_configuration_is_told_at_once() {
     let directory = tempfile::tempdir().unwrap();
