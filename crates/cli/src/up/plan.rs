@@ -67,15 +67,14 @@ impl Plan {
         let mut members = BTreeMap::new();
         let mut held = Vec::new();
         for instance in instances {
-            let address = if instance == EDGE {
-                config.address()
+            // Held until all are chosen, so that no port is given twice.
+            let socket = if instance == EDGE {
+                listen(config.address())?
             } else {
-                // Held until all are chosen, so that no port is given twice.
-                let socket = TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
-                let address = socket.local_addr()?;
-                held.push(socket);
-                address
+                TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?
             };
+            let address = socket.local_addr()?;
+            held.push(socket);
             let identity = issue(&authority, instance, lifetime)?;
             members.insert(instance, Member { address, identity, retiring: None });
         }
@@ -305,6 +304,15 @@ impl Member {
     fn pins(&self) -> Vec<SpkiPin> {
         self.identity.pin().into_iter().chain(self.retiring).collect()
     }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "address in use: another program listens on {address}; use --listen or listener.address"
+        ),
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}; use --listen or listener.address"),
+    })
 }
 
 fn lifetime_seconds(config: &Config) -> i64 {

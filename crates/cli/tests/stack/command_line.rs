@@ -63,6 +63,26 @@ fn a_demo_leaves_other_keystores_and_passphrases_alone() {
 }
 
 #[test]
+fn what_keeps_a_stack_from_starting_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let (code, text) = ward(data, &["--listen", &address, "up", "--demo"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&format!("address in use: another program listens on {address}")), "{text}");
+    assert!(text.contains("use --listen or listener.address"), "{text}");
+    assert!(!data.join("app").exists(), "nothing was started");
+    drop(other);
+    // A file where the app tier needs a directory.
+    std::fs::write(data.join("app"), "").unwrap();
+    let (code, text) = ward(data, &["--listen", &address, "up", "--demo"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("app-1 ended 5 times and was never ready"), "{text}");
+    assert!(text.contains("log/app-1.jsonl"), "{text}");
+}
+
+#[test]
 fn every_problem_of_a_configuration_is_told_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bad.toml");
