@@ -114,22 +114,18 @@ async fn first_administrator(
 
 /// Loads made-up patients into an empty store.
 async fn load_demo(operator: &mut Operator, count: u64, format: Format) -> anyhow::Result<()> {
-    let lines: Vec<String> =
-        crate::population::people(20_261, count).map(|resource| resource.to_string()).collect();
-    let total = lines.len() as u64;
-    let bar = crate::import::progress_bar(total, format);
+    let resources: Vec<Value> = crate::population::people(20_261, count).collect();
+    let bar = crate::import::progress_bar(resources.len() as u64, format);
     bar.set_message("demo patients");
-    let mut summary = crate::import::Summary::default();
-    for chunk in lines.chunks(500) {
-        crate::import::send(operator, chunk, false, &mut summary, |_| "demo".to_owned()).await?;
-        bar.inc(chunk.len() as u64);
+    let mut sender = crate::import::Sender::new(operator, false);
+    for resource in &resources {
+        sender.push("demo".to_owned(), resource.to_string()).await?;
+        bar.inc(1);
     }
+    sender.flush().await?;
     bar.finish_and_clear();
-    anyhow::ensure!(
-        summary.rejections.is_empty(),
-        "the demo patients were refused: {:?}",
-        summary.rejections.first()
-    );
+    let rejections = sender.summary.rejections;
+    anyhow::ensure!(rejections.is_empty(), "the demo patients were refused: {:?}", rejections.first());
     Ok(())
 }
 

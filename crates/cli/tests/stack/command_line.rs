@@ -235,6 +235,22 @@ fn files_of_every_kind_go_in_and_what_is_wrong_is_told_by_place() {
     assert_eq!(observation["subject"]["reference"], "Patient/from-a-bundle");
 }
 
+#[test]
+fn an_import_that_breaks_off_tells_what_is_in() {
+    let stack = empty_stack();
+    let directory = stack.scratch().join("in");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"in\"}\n").unwrap();
+    std::fs::write(directory.join("b.ndjson.gz"), "not gzip").unwrap();
+    let output = stack.ward(&["import", directory.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said[0]["accepted"], 1, "{text}");
+    let error = said[1]["error"].as_str().unwrap();
+    assert!(error.contains("run it again") && error.contains("b.ndjson.gz"), "{text}");
+}
+
 fn collect(directory: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
