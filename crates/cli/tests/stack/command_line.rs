@@ -136,6 +136,16 @@ fn the_audit_log_verifies_and_knows_who_looked() {
     let actions: Vec<&str> =
         who["accesses"].as_array().unwrap().iter().map(|access| access["action"].as_str().unwrap()).collect();
     assert!(actions.contains(&"read") && actions.contains(&"search"), "{who}");
+    let id = stack.scratch().join("id");
+    std::fs::write(&id, format!("{patient}\n")).unwrap();
+    let asked = std::process::Command::new(env!("CARGO_BIN_EXE_ward"))
+        .arg("--data")
+        .arg(stack.data())
+        .args(["audit", "who", "--patient", "-"])
+        .stdin(std::fs::File::open(id).unwrap())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("search"), "{asked:?}");
     let verified = stack.ward_json(&["audit", "verify"]);
     assert!(verified["entries"].as_u64().unwrap() > 3, "{verified}");
 }
@@ -183,7 +193,9 @@ fn an_altered_audit_log_is_noticed() {
     bytes[middle] ^= 1;
     std::fs::write(largest, bytes).unwrap();
     let output = stack.ward(&["audit", "verify"]);
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("app/audit` does not verify"), "{text}");
 }
 
 #[test]
