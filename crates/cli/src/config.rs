@@ -188,7 +188,7 @@ fn unknown(path: &str) -> String {
         Some(key) if distance(key.path, path) <= 4 => {
             format!("`{path}` is not a setting; did you mean `{}`?", key.path)
         }
-        _ => format!("`{path}` is not a setting; ward.example.toml lists them all"),
+        _ => format!("`{path}` is not a setting; `ward config` lists them all"),
     }
 }
 

@@ -119,10 +119,7 @@ impl Bench {
 
     async fn measure(&self, directory: &Path, format: Format) -> anyhow::Result<()> {
         let custody = Custody::open(directory, &PassphraseSource::default())?;
-        let status: Value = serde_json::from_slice(&std::fs::read(crate::up::status_file(directory))?)?;
-        let text =
-            |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
-        let public = Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
+        let (public, status) = crate::up::running(directory)?;
         let processes = Processes::from_status(&status)?;
         for connections in &self.connections {
             self.pass("public listener", &public, &custody, &public, &processes, *connections, format)

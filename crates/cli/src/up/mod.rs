@@ -130,6 +130,17 @@ async fn load_demo(operator: &mut Operator, count: u64, format: Format) -> anyho
 }
 
 /// Where the running stack's state stands for other commands.
-pub(crate) fn status_file(data: &Path) -> PathBuf {
+fn status_file(data: &Path) -> PathBuf {
     data.join("status.json")
+}
+
+/// The public listener of the stack that runs on `data`, and the stack's state.
+pub(crate) fn running(data: &Path) -> anyhow::Result<(Endpoint, Value)> {
+    let status: Value = std::fs::read(status_file(data))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .with_context(|| format!("no stack runs on `{}`; start it with `ward up`", data.display()))?;
+    let text = |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
+    let endpoint = Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
+    Ok((endpoint, status))
 }

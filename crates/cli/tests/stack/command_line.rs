@@ -79,6 +79,7 @@ fn what_keeps_a_stack_from_starting_is_told() {
     let (code, text) = ward(data, &["--listen", &address, "up", "--demo"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("app-1 ended 5 times and was never ready"), "{text}");
+    assert!(text.contains("`tier.failed` (data directory)"), "{text}");
     assert!(text.contains("log/app-1.jsonl"), "{text}");
 }
 
@@ -98,6 +99,21 @@ fn every_problem_of_a_configuration_is_told_at_once() {
         text.contains("bad.toml:4: `listener.adress` is not a setting; did you mean `listener.address`?"),
         "{text}"
     );
+}
+
+#[test]
+fn a_broken_configuration_does_not_stand_in_the_way_of_mending_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.toml");
+    std::fs::write(&path, "[nothing]\nof = \"ours\"\n").unwrap();
+    let path = path.to_str().unwrap();
+    let (code, text) = ward(directory.path(), &["--config", path, "config"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = ward(directory.path(), &["--config", path, "population", "--patients", "1"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = ward(directory.path(), &["--config", path, "doctor"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("`nothing.of` is not a setting; `ward config` lists them all"), "{text}");
 }
 
 #[test]
