@@ -1,7 +1,7 @@
 //! Secrets of the supervisor at rest: each file is sealed under a key that the keystore's root key wraps.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -106,6 +106,16 @@ pub(crate) fn make_private_directory(path: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("cannot make the directory `{}`", path.display()))
+}
+
+/// Refuses a file that others than its owner can read.
+pub(crate) fn check_private(file: &std::fs::File, path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        file.metadata()?.permissions().mode() & 0o077 == 0,
+        "others can read `{}`; run `chmod 600` on it",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Makes or empties a file that only its owner can read.

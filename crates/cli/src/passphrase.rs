@@ -51,13 +51,7 @@ fn from_file(path: &Path, check_mode: bool) -> anyhow::Result<Secret> {
     let mut file = std::fs::File::open(path)
         .with_context(|| format!("cannot open the passphrase file `{}`", path.display()))?;
     if check_mode {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = file.metadata()?.permissions().mode();
-        anyhow::ensure!(
-            mode & 0o077 == 0,
-            "others can read the passphrase file `{}`; run `chmod 600` on it",
-            path.display()
-        );
+        crate::custody::check_private(&file, path)?;
     }
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
     file.by_ref().take(4096).read_to_end(&mut bytes)?;

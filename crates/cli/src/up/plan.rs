@@ -2,6 +2,8 @@
 //! authorities' keys: the supervisor carries out what stands here.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -258,7 +260,8 @@ impl Plan {
     /// Every host name with and without the port.
     fn public_hosts(&self) -> Vec<String> {
         let port = self.config.address().port();
-        self.config.hosts().iter().flat_map(|host| [host.clone(), format!("{host}:{port}")]).collect()
+        let hosts = self.config.hosts().iter().map(|host| crate::client::in_url(host));
+        hosts.flat_map(|host| [format!("{host}:{port}"), host]).collect()
     }
 
     fn public_origin(&self) -> String {
@@ -388,12 +391,15 @@ fn listener(
     custody: &Custody,
 ) -> anyhow::Result<(Option<CertificateAuthority>, IdentityMaterial, PathBuf)> {
     if let (Some(certificate), Some(key)) = (config.certificate(), config.private_key()) {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
-        };
-        let identity =
-            IdentityMaterial { certificate_pem: read(&certificate)?, private_key_pem: read(&key)?.into() };
-        return Ok((None, identity, certificate));
+        let cannot_read = |path: &Path| format!("cannot read `{}`", path.display());
+        let certificate = certificate.canonicalize().with_context(|| cannot_read(&certificate))?;
+        let certificate_pem =
+            std::fs::read_to_string(&certificate).with_context(|| cannot_read(&certificate))?;
+        let mut file = File::open(&key).with_context(|| cannot_read(&key))?;
+        custody::check_private(&file, &key)?;
+        let mut private_key_pem = Zeroizing::new(String::new());
+        file.read_to_string(&mut private_key_pem).with_context(|| cannot_read(&key))?;
+        return Ok((None, IdentityMaterial { certificate_pem, private_key_pem }, certificate));
     }
     let authority = open_authority(custody, "listener-authority.json", "Ward listener authority")?;
     let trust = data.join("listener-authority.pem");
