@@ -5,9 +5,11 @@ mod plan;
 mod supervisor;
 mod table;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::client::Endpoint;
@@ -85,12 +87,17 @@ impl Up {
 }
 
 /// One supervisor a data directory.
-fn lock(data: &Path) -> anyhow::Result<std::fs::File> {
-    let path = data.join("lock");
-    let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).write(true).truncate(false).open(data.join("lock"))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| anyhow::anyhow!("another `ward up` runs on `{}`; stop it first", data.display()))?;
     Ok(file)
+}
+
+/// Whether a `ward up` runs on `data`.
+pub(crate) fn runs(data: &Path) -> bool {
+    File::open(data.join("lock"))
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// Makes the first administrator if there is no user yet, and gives the one-time link while they have not enrolled.

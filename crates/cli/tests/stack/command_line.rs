@@ -301,4 +301,16 @@ fn doctor_says_what_to_do_and_only_one_stack_runs_on_a_directory() {
     let second = stack.ward(&["up", "--demo"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stdout).contains("another `ward up` runs"));
+    let listener = |data: &std::path::Path| {
+        let (_, text) = ward(data, &["--listen", &stack.address.to_string(), "doctor"]);
+        text.lines().find(|line| line.contains("listener")).unwrap().to_owned()
+    };
+    assert!(listener(&stack.data()).contains("by a running `ward up`"));
+    // What a stack that was killed leaves behind is no running stack.
+    let dead = stack.scratch().join("dead");
+    std::fs::create_dir(&dead).unwrap();
+    for name in ["lock", "status.json"] {
+        std::fs::copy(stack.data().join(name), dead.join(name)).unwrap();
+    }
+    assert!(listener(&dead).contains("taken by another program"));
 }
