@@ -243,7 +243,7 @@ impl Plan {
                     ..Default::default()
                 },
             },
-            sticky: public.then(|| hex(&self.sticky_key)),
+            sticky: public.then(|| hex::encode(self.sticky_key.expose())),
             limits: ward_edge::EdgeLimits {
                 request_bytes: config.number("limits.body_megabytes") << 20,
                 header_bytes: usize::try_from(config.number("limits.header_kilobytes") << 10)
@@ -322,16 +322,12 @@ fn lifetime_seconds(config: &Config) -> i64 {
     i64::try_from(config.number("certificates.lifetime_minutes")).unwrap_or(1440) * 60
 }
 
-fn hex(secret: &Secret) -> String {
-    secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Plan {
     fn web(&self) -> ward_web::WebConfig {
         ward_web::WebConfig {
             public_origin: self.public_origin(),
             upstream: self.targets(Tier::InternalEdge),
-            handle_key: hex(&self.handle_key),
+            handle_key: hex::encode(self.handle_key.expose()),
             idle_seconds: self.config.number("session.idle_minutes") * 60,
         }
     }
@@ -342,7 +338,7 @@ impl Plan {
         ward_app::AppConfig {
             directory: self.data.join("app"),
             tenant: config.tenant().to_owned(),
-            root_key: hex(&self.root).into(),
+            root_key: hex::encode(self.root.expose()).into(),
             public_origin: self.public_origin(),
             operator_jwks: self.operator_jwks.clone(),
             audit_origin: config.audit_origin().to_owned(),
