@@ -1,7 +1,8 @@
 //! `ward audit`: verify the log, and ask it who looked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -22,7 +23,8 @@ pub(crate) enum Audit {
     },
     /// List who has accessed a patient's record.
     Who {
-        /// The patient's id.
+        /// The patient's id. Other users of this host see what stands on a command line: `-` reads the id from
+        /// standard input instead.
         #[arg(long, value_name = "ID")]
         patient: String,
     },
@@ -41,6 +43,7 @@ impl Audit {
                 verify(&directory, key.as_deref(), format)
             }
             Self::Who { patient } => {
+                let patient = if patient == "-" { from_standard_input()? } else { patient };
                 let mut operator = crate::sign_in(config, source).await?;
                 let answer = operator.call("POST", "/ward/accesses", &json!({"patient": patient})).await?;
                 if format == Format::Json {
@@ -67,35 +70,56 @@ impl Audit {
                     .collect();
                 let header = ["TIME", "WHO", "ROLES", "ACTION", "OUTCOME", "TYPE", "COUNT", "FROM"];
                 output::raw(&output::table(&header, &rows));
+                if answer.get("complete").and_then(Value::as_bool) == Some(false) {
+                    output::note("only the newest entries were looked at");
+                }
                 Ok(())
             }
         }
     }
 }
 
+fn from_standard_input() -> anyhow::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("cannot read the id from standard input")?;
+    let id = line.trim();
+    anyhow::ensure!(!id.is_empty(), "no id on standard input; give one line with the patient's id");
+    Ok(id.to_owned())
+}
+
 /// Checks every byte of a log. Needs no key but the public one.
-fn verify(directory: &std::path::Path, key: Option<&str>, format: Format) -> anyhow::Result<()> {
+fn verify(directory: &Path, key: Option<&str>, format: Format) -> anyhow::Result<()> {
     let verified = ward_audit::verify(directory, key)
-        .map_err(|error| anyhow::anyhow!("the audit log does not verify: {error}"))?;
-    let root: String = verified.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        .with_context(|| format!("the audit log in `{}` does not verify", directory.display()))?;
+    let root = hex::encode(verified.root);
     let moment = |moment: Option<ward_base::Timestamp>| moment.map(ward_base::Timestamp::to_instant);
     let (first, last) = (moment(verified.first), moment(verified.last));
     if format == Format::Json {
         output::json(&json!({
             "entries": verified.entries, "root": root, "origin": verified.origin, "first": first, "last": last,
+            "torn_bytes": verified.torn_bytes,
         }));
         return Ok(());
     }
-    output::line(format!("{} entries, complete and unaltered", verified.entries));
+    let until = last.as_ref().map_or_else(String::new, |last| format!(" up to {last}"));
+    output::line(format!("{} entries, consistent{until}", verified.entries));
     output::line(format!("log     {}", verified.origin));
     output::line(format!("root    {root}"));
     if let (Some(first), Some(last)) = (first, last) {
         output::line(format!("from    {first}\nto      {last}"));
     }
+    if verified.torn_bytes > 0 {
+        output::line(format!("torn    {} bytes that were never acknowledged", verified.torn_bytes));
+    }
+    output::line(
+        "A log that was put back to an older state is noticed only by comparing with a root that is kept elsewhere.",
+    );
     if key.is_none() {
-        output::line(
-            "The signature was checked with the key stored beside the log; give --key with a key you kept elsewhere to prove who signed it.",
-        );
+        output::line(format!(
+            "Checked with the key beside the log. Keep a copy of `{}` elsewhere and give its text with --key: that proves who \
+             signed.",
+            directory.join("key.txt").display()
+        ));
     }
     Ok(())
 }

@@ -78,9 +78,14 @@ impl Endpoint {
     }
 }
 
+/// A host as it stands in a URL and in a `Host` header: an IPv6 address in brackets.
+pub(crate) fn in_url(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
 /// `https://host:port`, without the port if it is the standard one.
 pub(crate) fn origin(host: &str, port: u16) -> String {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = in_url(host);
     if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") }
 }
 

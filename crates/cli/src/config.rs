@@ -188,7 +188,7 @@ fn unknown(path: &str) -> String {
         Some(key) if distance(key.path, path) <= 4 => {
             format!("`{path}` is not a setting; did you mean `{}`?", key.path)
         }
-        _ => format!("`{path}` is not a setting; ward.example.toml lists them all"),
+        _ => format!("`{path}` is not a setting; `ward config` lists them all"),
     }
 }
 
@@ -211,17 +211,27 @@ fn distance(left: &str, right: &str) -> usize {
 impl Kind {
     fn default(self) -> Value {
         match self {
-            Self::Text { default } | Self::Address { default } => Value::Text(default.to_owned()),
+            Self::Text { default } | Self::Name { default } | Self::Address { default } => {
+                Value::Text(default.to_owned())
+            }
             Self::Number { default, .. } => Value::Number(default),
             Self::Flag { default } => Value::Flag(default),
-            Self::List { default } => Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
+            Self::Hosts { default } => Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
         }
     }
 
     fn read(self, value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
         match (self, value.get_ref()) {
             (Self::Text { .. }, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
-            (Self::Text { .. }, _) => Err("must be text in quotes".to_owned()),
+            (Self::Name { .. }, DeValue::String(text)) => {
+                let forbidden = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '+';
+                if text.is_empty() || text.contains(forbidden) {
+                    Err("must be a name without spaces and `+`, such as \"clinic.example/audit\"".to_owned())
+                } else {
+                    Ok(Value::Text(text.to_string()))
+                }
+            }
+            (Self::Text { .. } | Self::Name { .. }, _) => Err("must be text in quotes".to_owned()),
             (Self::Address { default }, DeValue::String(text)) => text
                 .parse::<SocketAddr>()
                 .map(|address| Value::Text(address.to_string()))
@@ -241,19 +251,27 @@ impl Kind {
             (Self::Number { minimum, maximum, .. }, _) => {
                 Err(format!("must be a whole number from {minimum} to {maximum}"))
             }
-            (Self::List { .. }, DeValue::Array(items)) => items
+            (Self::Hosts { .. }, DeValue::Array(items)) if !items.is_empty() => items
                 .iter()
                 .map(|item| match item.get_ref() {
-                    DeValue::String(text) if !text.is_empty() => Ok(text.to_string()),
-                    _ => Err("must be a list of texts, such as [\"localhost\"]".to_owned()),
+                    DeValue::String(text) => host(text),
+                    _ => None,
                 })
-                .collect::<Result<Vec<_>, _>>()
-                .and_then(|list| {
-                    if list.is_empty() { Err("must not be empty".to_owned()) } else { Ok(Value::List(list)) }
-                }),
-            (Self::List { .. }, _) => Err("must be a list of texts, such as [\"localhost\"]".to_owned()),
+                .collect::<Option<Vec<_>>>()
+                .map(Value::List)
+                .ok_or_else(|| HOSTS_WANTED.to_owned()),
+            (Self::Hosts { .. }, _) => Err(HOSTS_WANTED.to_owned()),
         }
     }
+}
+
+const HOSTS_WANTED: &str = "must be a list of host names without ports, such as [\"localhost\", \"::1\"]";
+
+/// A host name or address; an IPv6 address may come in brackets and goes without.
+fn host(text: &str) -> Option<String> {
+    let text = text.trim_matches(['[', ']']);
+    let address = !text.contains(':') || text.parse::<std::net::Ipv6Addr>().is_ok();
+    (address && !text.is_empty()).then(|| text.to_owned())
 }
 
 /// The text of `ward.example.toml`, made from the table of settings.
@@ -298,7 +316,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_with_its_line() {
         let problems = Config::parse(
-            "[listener]\naddress = 5\nhots = [\"a\"]\n\n[web]\ninstances = 0\n[app]\naccept_client_ids = \"yes\"\n",
+            "[listener]\naddress = 5\nhots = [\"a\"]\n\n[web]\ninstances = 0\n[app]\naccept_client_ids = \"yes\"\n[audit]\norigin = \"a b\"\n",
         )
         .unwrap_err();
         let shown: Vec<String> =
@@ -309,8 +327,20 @@ mod tests {
                 "3: `listener.hots` is not a setting; did you mean `listener.hosts`?",
                 "6: `web.instances` must be a whole number from 1 to 16",
                 "8: `app.accept_client_ids` must be true or false",
+                "10: `audit.origin` must be a name without spaces and `+`, such as \"clinic.example/audit\"",
             ]
         "#]]
         .assert_debug_eq(&shown);
+    }
+    #[test]
+    fn hosts_are_names_or_addresses_without_ports() {
+        let hosts = |list: &str| Config::parse(&format!("[listener]\nhosts = {list}\n"));
+        assert_eq!(
+            hosts("['[::1]', '::2', 'clinic.example']").unwrap().hosts(),
+            ["::1", "::2", "clinic.example"]
+        );
+        for wrong in ["[]", "['']", "['localhost:8443']", "[5]", "'localhost'"] {
+            assert!(hosts(wrong).unwrap_err()[0].message.contains("host names without ports"), "{wrong}");
+        }
     }
 }

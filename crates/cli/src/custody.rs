@@ -1,7 +1,7 @@
 //! Secrets of the supervisor at rest: each file is sealed under a key that the keystore's root key wraps.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -108,16 +108,26 @@ pub(crate) fn make_private_directory(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the directory `{}`", path.display()))
 }
 
+/// Refuses a file that others than its owner can read.
+pub(crate) fn check_private(file: &std::fs::File, path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        file.metadata()?.permissions().mode() & 0o077 == 0,
+        "others can read `{}`; run `chmod 600` on it",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Makes or empties a file that only its owner can read.
+pub(crate) fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Writes a file that only its owner can read, durably, whole or not at all.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = create_private(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

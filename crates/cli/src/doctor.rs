@@ -1,6 +1,6 @@
 //! `ward doctor`: looks at this host and says what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -119,11 +119,14 @@ fn open_files(config: &Config) -> Finding {
 fn directory(data: &Path) -> Finding {
     use std::os::unix::fs::MetadataExt as _;
     match std::fs::metadata(data) {
-        Err(_) => finding(
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => finding(
             "data directory",
             State::Good,
             format!("`{}` will be made at the first start", data.display()),
         ),
+        Err(error) => {
+            finding("data directory", State::Bad, format!("`{}` cannot be used: {error}", data.display()))
+        }
         Ok(found) if found.mode() & 0o077 != 0 => finding(
             "data directory",
             State::Bad,
@@ -135,14 +138,14 @@ fn directory(data: &Path) -> Finding {
 
 fn encrypted_volume(data: &Path) -> Finding {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    let place = nearest(data);
     let device = mounts
         .lines()
         .filter_map(|line| {
             let mut words = line.split(' ');
             Some((words.next()?, words.next()?))
         })
-        .filter(|(_, point)| absolute.starts_with(point))
+        .filter(|(_, point)| place.starts_with(point))
         .max_by_key(|(_, point)| point.len())
         .map_or("", |(device, _)| device);
     if device.starts_with("/dev/mapper/") || device.starts_with("/dev/dm-") {
@@ -156,9 +159,14 @@ fn encrypted_volume(data: &Path) -> Finding {
     }
 }
 
+/// The data directory, or the nearest one above it that is there.
+fn nearest(data: &Path) -> PathBuf {
+    let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    absolute.ancestors().find_map(|place| place.canonicalize().ok()).unwrap_or(absolute)
+}
+
 fn space(data: &Path) -> Finding {
-    let place = if data.exists() { data } else { Path::new(".") };
-    match rustix::fs::statvfs(place) {
+    match rustix::fs::statvfs(&nearest(data)) {
         Ok(volume) => {
             let free = volume.f_bavail.saturating_mul(volume.f_frsize) >> 20;
             if free < 1024 {
@@ -179,7 +187,7 @@ fn listener(config: &Config) -> Finding {
     match std::net::TcpListener::bind(address) {
         Ok(_) => finding("listener", State::Good, format!("{address} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            if config.data_directory().join("status.json").exists() {
+            if crate::up::runs(&config.data_directory()) {
                 finding("listener", State::Good, format!("{address} is in use, by a running `ward up`"))
             } else {
                 finding(

@@ -1,10 +1,12 @@
 //! `ward export`: gives back what went in, as NDJSON files by type.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use flate2::write::GzEncoder;
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
@@ -49,7 +51,12 @@ impl Export {
         };
         let mut rows = Vec::new();
         for kind in &types {
-            let count = self.export_type(kind, operator).await?;
+            let count = self.export_type(kind, operator).await.with_context(|| {
+                format!(
+                    "the export of {kind} broke off; empty `{}` before you start again",
+                    self.directory.display()
+                )
+            })?;
             if count > 0 {
                 rows.push((kind.clone(), count));
             }
@@ -73,31 +80,56 @@ impl Export {
         anyhow::ensure!(response.status().is_success(), "the stack answered {}", response.status());
         let mut body = response.into_body();
         let mut lines = 0_u64;
-        let mut out: Option<Box<dyn std::io::Write + Send>> = None;
+        let mut out = None;
         while let Some(frame) = body.frame().await {
-            let frame = frame.with_context(|| format!("the export of {kind} broke off; start again"))?;
+            let frame = frame?;
             let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
-            if out.is_none() {
-                out = Some(self.create(kind)?);
-            }
-            if let Some(out) = &mut out {
-                out.write_all(data)?;
-            }
+            // A type of which there is nothing gets no file.
+            let out = match &mut out {
+                Some(out) => out,
+                None => out.insert(self.create(kind)?),
+            };
+            out.write_all(data)?;
             lines += data.iter().filter(|byte| **byte == b'\n').count() as u64;
         }
-        if let Some(mut out) = out {
-            out.flush()?;
+        if let Some(out) = out {
+            out.finish()?;
         }
         Ok(lines)
     }
 
-    fn create(&self, kind: &str) -> anyhow::Result<Box<dyn std::io::Write + Send>> {
+    fn create(&self, kind: &str) -> anyhow::Result<Output> {
         let suffix = if self.gzip { ".gz" } else { "" };
-        let path = self.directory.join(format!("{kind}.ndjson{suffix}"));
-        let file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&path)?);
-        if self.gzip {
-            return Ok(Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast())));
+        let file = custody::create_private(&self.directory.join(format!("{kind}.ndjson{suffix}")))?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Ok(if self.gzip {
+            Output::Gzip(GzEncoder::new(file, flate2::Compression::fast()))
+        } else {
+            Output::Plain(file)
+        })
+    }
+}
+
+/// A file that is being written.
+enum Output {
+    Plain(BufWriter<File>),
+    Gzip(GzEncoder<BufWriter<File>>),
+}
+
+impl Output {
+    fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => file.write_all(data),
+            Self::Gzip(file) => file.write_all(data),
         }
-        Ok(Box::new(file))
+    }
+
+    /// Writes what is still held back, and waits until it is on the disk.
+    fn finish(self) -> std::io::Result<()> {
+        let file = match self {
+            Self::Plain(file) => file,
+            Self::Gzip(file) => file.finish()?,
+        };
+        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
     }
 }

@@ -53,25 +53,33 @@ impl Import {
         anyhow::ensure!(!files.is_empty(), "no .json, .ndjson or .gz file in what you named");
         let bytes: u64 = files.iter().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum();
         let bar = progress_bar(bytes, format);
-        let mut summary = Summary::default();
+        let mut sender = Sender::new(operator, self.overwrite);
         let started = Instant::now();
-        for file in &files {
-            bar.set_message(file.file_name().unwrap_or_default().to_string_lossy().into_owned());
-            self.file(file, operator, &mut summary, &bar).await?;
-        }
+        let result = self.files(&files, &mut sender, &bar).await;
+        let result = result.and(sender.flush().await);
         bar.finish_and_clear();
+        // Also when it broke off: so much is in.
+        let summary = sender.summary;
         summary.report(started.elapsed(), format);
+        result.context("the import broke off; run it again, what is in stays as it is")?;
         anyhow::ensure!(summary.rejections.is_empty(), "{} rejected", summary.rejections.len());
         Ok(())
     }
 
-    async fn file(
+    async fn files(
         &self,
-        path: &Path,
-        operator: &mut Operator,
-        summary: &mut Summary,
+        files: &[PathBuf],
+        sender: &mut Sender<'_>,
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
+        for file in files {
+            bar.set_message(file.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            self.file(file, sender, bar).await?;
+        }
+        Ok(())
+    }
+
+    async fn file(&self, path: &Path, sender: &mut Sender<'_>, bar: &ProgressBar) -> anyhow::Result<()> {
         let place = path.display().to_string();
         let raw = std::fs::File::open(path).with_context(|| format!("cannot open `{place}`"))?;
         let raw = bar.wrap_read(raw);
@@ -81,54 +89,36 @@ impl Import {
         } else {
             Box::new(raw)
         };
+        let mut reader = BufReader::with_capacity(1 << 20, reader);
         if name.ends_with(".json") {
             let mut text = Vec::new();
-            BufReader::new(reader)
-                .read_to_end(&mut text)
-                .with_context(|| format!("cannot read `{place}`"))?;
+            reader.read_to_end(&mut text).with_context(|| format!("cannot read `{place}`"))?;
             let lines = self.resources(&text);
-            for (number, chunk) in chunks(&lines).enumerate() {
-                let _ = number;
-                let first = chunk.0;
-                let where_is = |line: usize| match lines.len() {
-                    1 => place.clone(),
-                    _ => format!("{place}: entry {}", first + line),
-                };
-                send(operator, chunk.1, self.overwrite, summary, where_is).await?;
+            let single = lines.len() == 1;
+            for (number, line) in (1_u64..).zip(lines) {
+                let place = if single { place.clone() } else { format!("{place}: entry {number}") };
+                if line.trim().is_empty() {
+                    sender.summary.reject(place, "empty".to_owned());
+                } else {
+                    sender.push(place, line).await?;
+                }
             }
             return Ok(());
         }
-        let mut reader = BufReader::with_capacity(1 << 20, reader);
-        let (mut line_number, mut chunk, mut numbers, mut size) = (0_usize, Vec::new(), Vec::new(), 0);
-        loop {
-            let mut line = String::new();
-            let read = match reader.read_line(&mut line) {
-                Ok(read) => read,
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    line_number += 1;
-                    summary.reject(format!("{place}:{line_number}"), "not UTF-8".to_owned());
-                    continue;
-                }
-                Err(error) => return Err(error).with_context(|| format!("cannot read `{place}`")),
-            };
-            line_number += 1;
-            let text = line.trim();
-            if !text.is_empty() {
-                size += text.len();
-                chunk.push(text.to_owned());
-                numbers.push(line_number);
+        for number in 1_u64.. {
+            let mut line = Vec::new();
+            let read = reader.read_until(b'\n', &mut line);
+            if read.with_context(|| format!("cannot read `{place}`, line {number}"))? == 0 {
+                break;
             }
-            if read == 0 || chunk.len() == CHUNK_LINES || size > CHUNK_BYTES {
-                let place_of = |line: usize| {
-                    format!("{place}:{}", numbers.get(line.saturating_sub(1)).copied().unwrap_or_default())
-                };
-                send(operator, &chunk, self.overwrite, summary, place_of).await?;
-                (chunk, numbers, size) = (Vec::new(), Vec::new(), 0);
-            }
-            if read == 0 {
-                return Ok(());
+            let place = format!("{place}:{number}");
+            match String::from_utf8(line) {
+                Ok(line) if line.trim().is_empty() => {}
+                Ok(line) => sender.push(place, line.trim().to_owned()).await?,
+                Err(_) => sender.summary.reject(place, "not UTF-8".to_owned()),
             }
         }
+        Ok(())
     }
 
     /// The resources of one JSON file, each on one line. Text that is no JSON goes up as it is: the stack says
@@ -171,10 +161,6 @@ fn resolve(entries: &[Value]) -> Vec<String> {
         .collect()
 }
 
-fn chunks(lines: &[String]) -> impl Iterator<Item = (usize, &[String])> {
-    lines.chunks(CHUNK_LINES).enumerate().map(|(number, chunk)| (number * CHUNK_LINES, chunk))
-}
-
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let data = std::fs::metadata(path).with_context(|| format!("cannot find `{}`", path.display()))?;
     if data.is_file() {
@@ -194,39 +180,75 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends one chunk of lines and adds what became of them to `summary`; `place` tells where the n-th line, counted
-/// from 1, came from.
-pub(crate) async fn send(
-    operator: &mut Operator,
-    lines: &[String],
+/// Sends resources in chunks, and keeps account of what became of them.
+pub(crate) struct Sender<'a> {
+    operator: &'a mut Operator,
     overwrite: bool,
-    summary: &mut Summary,
-    place: impl Fn(usize) -> String,
-) -> anyhow::Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let path = if overwrite { "/ward/import?overwrite=true" } else { "/ward/import" };
-    let body = Bytes::from(lines.join("\n"));
-    let response = operator.send("POST", path, "application/x-ndjson", body).await?;
-    anyhow::ensure!(response.status().is_success(), "{}", explanation(&response));
-    for line in response.body().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let result: Value = serde_json::from_slice(line).context("the stack's answer is not understood")?;
-        let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or_default();
-        let number =
-            result.get("line").and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
-        match text("outcome") {
-            "created" => summary.count(text("type"), "created"),
-            "updated" => summary.count(text("type"), "updated"),
-            "unchanged" => summary.count(text("type"), "unchanged"),
-            "conflict" => {
-                let why = "a different resource with this id is already there (--overwrite replaces it)";
-                summary.reject(place(number.unwrap_or(0)), why.to_owned());
-            }
-            _ => summary.reject(place(number.unwrap_or(0)), text("reason").to_owned()),
+    lines: Vec<String>,
+    /// Where each of `lines` comes from.
+    places: Vec<String>,
+    bytes: usize,
+    pub(crate) summary: Summary,
+}
+
+impl<'a> Sender<'a> {
+    pub(crate) fn new(operator: &'a mut Operator, overwrite: bool) -> Self {
+        Self {
+            operator,
+            overwrite,
+            lines: Vec::new(),
+            places: Vec::new(),
+            bytes: 0,
+            summary: Summary::default(),
         }
     }
-    Ok(())
+
+    /// Adds the resource on `line`, which comes from `place`. It may go up later, at the latest on [`Self::flush`].
+    pub(crate) async fn push(&mut self, place: String, line: String) -> anyhow::Result<()> {
+        if self.lines.len() == CHUNK_LINES || self.bytes + line.len() > CHUNK_BYTES {
+            self.flush().await?;
+        }
+        self.bytes += line.len();
+        self.lines.push(line);
+        self.places.push(place);
+        Ok(())
+    }
+
+    /// Sends what is still held.
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
+        self.bytes = 0;
+        let lines = std::mem::take(&mut self.lines);
+        let places = std::mem::take(&mut self.places);
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(()) };
+        self.send(&lines, &places).await.with_context(|| format!("from {first} to {last}"))
+    }
+
+    async fn send(&mut self, lines: &[String], places: &[String]) -> anyhow::Result<()> {
+        let path = if self.overwrite { "/ward/import?overwrite=true" } else { "/ward/import" };
+        let body = Bytes::from(lines.join("\n"));
+        let response = self.operator.send("POST", path, "application/x-ndjson", body).await?;
+        anyhow::ensure!(response.status().is_success(), "{}", explanation(&response));
+        for line in response.body().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let result: Value =
+                serde_json::from_slice(line).context("the stack's answer is not understood")?;
+            let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or_default();
+            let number =
+                result.get("line").and_then(Value::as_u64).and_then(|line| usize::try_from(line).ok());
+            let place =
+                || number.and_then(|line| places.get(line.wrapping_sub(1))).cloned().unwrap_or_default();
+            match text("outcome") {
+                "created" => self.summary.count(text("type"), "created"),
+                "updated" => self.summary.count(text("type"), "updated"),
+                "unchanged" => self.summary.count(text("type"), "unchanged"),
+                "conflict" => {
+                    let why = "a different resource with this id is already there (--overwrite replaces it)";
+                    self.summary.reject(place(), why.to_owned());
+                }
+                _ => self.summary.reject(place(), text("reason").to_owned()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A bar on standard error; hidden for scripts.

@@ -24,9 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use serde_json::Value;
 
 use crate::config::Config;
 use crate::custody::Custody;
@@ -89,6 +87,9 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let format = if arguments.json { Format::Json } else { Format::Text };
+    if let Command::Tier(command) = arguments.command {
+        return command.run();
+    }
     match run(arguments, format) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -103,34 +104,26 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
     hardening::harden()?;
-    let tier = matches!(arguments.command, Command::Tier(_));
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if tier {
-        // A tier is one of several processes on the host: more threads would only take turns.
-        runtime.worker_threads(std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(4));
-    }
-    let runtime = runtime.enable_all().build()?;
-    if let Command::Tier(command) = arguments.command {
-        return runtime.block_on(command.run());
-    }
-    let config = configuration(&arguments)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    // Looked at only where it is used: a broken file does not stand in the way of what helps to mend it.
+    let config = configuration(&arguments);
     let source = arguments.passphrase;
     match arguments.command {
-        Command::Up(up) => runtime.block_on(up.run(config, &source, format)),
+        Command::Up(up) => runtime.block_on(up.run(config?, &source, format)),
         Command::Import(import) => runtime.block_on(async {
-            let mut operator = sign_in(&config, &source).await?;
+            let mut operator = sign_in(&config?, &source).await?;
             import.run(&mut operator, format).await
         }),
         Command::Export(export) => runtime.block_on(async {
-            let mut operator = sign_in(&config, &source).await?;
+            let mut operator = sign_in(&config?, &source).await?;
             export.run(&mut operator, format).await
         }),
         Command::User(user) => runtime.block_on(async {
-            let mut operator = sign_in(&config, &source).await?;
+            let mut operator = sign_in(&config?, &source).await?;
             user.run(&mut operator, format).await
         }),
-        Command::Audit(audit) => runtime.block_on(audit.run(&config, &source, format)),
-        Command::Doctor => doctor::run(&config, format),
+        Command::Audit(audit) => runtime.block_on(audit.run(&config?, &source, format)),
+        Command::Doctor => doctor::run(&config?, format),
         Command::Bench(bench) => runtime.block_on(bench.run(format)),
         Command::Config => {
             output::raw(&config::example());
@@ -155,13 +148,7 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
 /// Signs the operator in at the stack that runs on `config`'s data directory.
 async fn sign_in(config: &Config, source: &PassphraseSource) -> anyhow::Result<Operator> {
     let data = config.data_directory();
+    let (endpoint, _) = up::running(&data)?;
     let custody = Custody::open(&data, source)?;
-    let status: Value = std::fs::read(up::status_file(&data))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .with_context(|| format!("no stack runs on `{}`; start it with `ward up`", data.display()))?;
-    let text = |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
-    let endpoint =
-        client::Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
     Operator::sign_in(&endpoint, OperatorKey::open_or_create(&custody)?).await
 }

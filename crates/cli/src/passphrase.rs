@@ -51,13 +51,7 @@ fn from_file(path: &Path, check_mode: bool) -> anyhow::Result<Secret> {
     let mut file = std::fs::File::open(path)
         .with_context(|| format!("cannot open the passphrase file `{}`", path.display()))?;
     if check_mode {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = file.metadata()?.permissions().mode();
-        anyhow::ensure!(
-            mode & 0o077 == 0,
-            "others can read the passphrase file `{}`; run `chmod 600` on it",
-            path.display()
-        );
+        crate::custody::check_private(&file, path)?;
     }
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
     file.by_ref().take(4096).read_to_end(&mut bytes)?;
@@ -66,16 +60,23 @@ fn from_file(path: &Path, check_mode: bool) -> anyhow::Result<Secret> {
     Ok(Secret::new(line.to_vec()))
 }
 
-/// Makes the demo's passphrase file, unless it is there.
-pub(crate) fn make_demo_file(data: &Path) -> anyhow::Result<()> {
+/// Makes the demo's passphrase file, unless it is there. Never beside a keystore that it does not open.
+pub(crate) fn make_demo_file(data: &Path, source: &PassphraseSource) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        source.passphrase_file.is_none() && source.passphrase_fd.is_none(),
+        "--demo uses a passphrase file of its own; leave out --passphrase-file and --passphrase-fd, or leave out --demo"
+    );
     let path = demo_file(data);
     if path.exists() {
         return Ok(());
     }
-    let mut text = zeroize::Zeroizing::new(String::new());
-    for byte in SystemRandom::bytes::<32>() {
-        text.push_str(&format!("{byte:02x}"));
-    }
+    anyhow::ensure!(
+        !data.join("keystore.json").exists() && !data.join("app").exists(),
+        "`{}` holds a stack that was not started with --demo; leave out --demo, or name another directory with \
+         --data. Nothing was changed",
+        data.display()
+    );
+    let mut text = zeroize::Zeroizing::new(hex::encode(SystemRandom::bytes::<32>()));
     text.push('\n');
     crate::custody::write_private(&path, text.as_bytes())
 }

@@ -3,6 +3,7 @@
 mod measure;
 mod workload;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -65,7 +66,11 @@ impl Bench {
             return self.outside(format).await;
         }
         let directory = std::env::temp_dir().join(format!("ward-bench-{}", std::process::id()));
-        crate::custody::make_private_directory(&directory)?;
+        // Never one that is there already: somebody else may have made it.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .with_context(|| format!("cannot make the directory `{}`", directory.display()))?;
         let result = self.inside(&directory, format).await;
         std::fs::remove_dir_all(&directory)?;
         result
@@ -76,15 +81,8 @@ impl Bench {
         let mut stack = tokio::process::Command::new(std::env::current_exe()?)
             .args(["--json", "--data"])
             .arg(directory)
-            .args([
-                "--listen",
-                &format!("127.0.0.1:{port}"),
-                "up",
-                "--demo",
-                "--demo-patients",
-                "0",
-                "--bench",
-            ])
+            .args(["--listen", &format!("127.0.0.1:{port}"), "up", "--demo", "--demo-patients", "0"])
+            .args((!self.no_app_tier).then_some("--bench"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
@@ -95,13 +93,20 @@ impl Bench {
                 if event.get("event").and_then(Value::as_str) == Some("ready") {
                     return Ok(());
                 }
+                if let Some(error) = event.get("error").and_then(Value::as_str) {
+                    anyhow::bail!("{error}");
+                }
             }
-            anyhow::bail!("the stack did not come up; its logs are in {}", directory.join("log").display())
+            anyhow::bail!("it ended")
         });
         let (mut interrupted, mut terminated) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let measured = async {
-            ready.await.context("the stack did not come up in a minute")??;
+            ready
+                .await
+                .context("not in a minute")
+                .flatten()
+                .context("the stack did not come up; its directory is deleted again")?;
             self.measure(directory, format).await
         };
         // However it ends, the stack ends with it.
@@ -119,17 +124,14 @@ impl Bench {
 
     async fn measure(&self, directory: &Path, format: Format) -> anyhow::Result<()> {
         let custody = Custody::open(directory, &PassphraseSource::default())?;
-        let status: Value = serde_json::from_slice(&std::fs::read(crate::up::status_file(directory))?)?;
-        let text =
-            |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
-        let public = Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
+        let (public, status) = crate::up::running(directory)?;
         let processes = Processes::from_status(&status)?;
+        let app = (!self.no_app_tier).then(|| app_endpoint(directory, &status, &public.host)).transpose()?;
         for connections in &self.connections {
             self.pass("public listener", &public, &custody, &public, &processes, *connections, format)
                 .await?;
         }
-        if !self.no_app_tier {
-            let app = app_endpoint(directory, &status, public.host.as_str())?;
+        if let Some(app) = app {
             for connections in &self.connections {
                 self.pass("app tier alone", &app, &custody, &public, &processes, *connections, format)
                     .await?;
@@ -169,7 +171,7 @@ impl Bench {
         let trust = self.trust.as_deref().context("no certificates to trust")?;
         let (host, _) = server.rsplit_once(':').context("--server is HOST:PORT")?;
         let address = tokio::net::lookup_host(server).await?.next().context("the host is not known")?;
-        let endpoint = Endpoint::new(address, host, trust)?;
+        let endpoint = Endpoint::new(address, host.trim_matches(['[', ']']), trust)?;
         let authorization = match &self.token_file {
             Some(path) => format!("Bearer {}", std::fs::read_to_string(path)?.trim()),
             None => String::new(),
@@ -186,9 +188,13 @@ impl Bench {
     }
 }
 
-/// A connection straight to the app instance, under the identity that it accepts in a bench only.
+/// A connection straight to the app instance, under the identity that it accepts in a bench only. The file with
+/// that identity is gone afterwards.
 fn app_endpoint(directory: &Path, status: &Value, host: &str) -> anyhow::Result<Endpoint> {
-    let bootstrap: Bootstrap<Value> = serde_json::from_slice(&std::fs::read(directory.join(IDENTITY_FILE))?)?;
+    let file = directory.join(IDENTITY_FILE);
+    let text = zeroize::Zeroizing::new(std::fs::read(&file)?);
+    std::fs::remove_file(file)?;
+    let bootstrap: Bootstrap<Value> = serde_json::from_slice(&text)?;
     let app = status
         .get("instances")
         .and_then(Value::as_array)

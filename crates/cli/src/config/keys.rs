@@ -12,11 +12,27 @@ pub(super) struct Key {
 /// What a setting's value looks like, with its default and its bounds.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Text { default: &'static str },
-    Address { default: &'static str },
-    Number { default: u64, minimum: u64, maximum: u64 },
-    Flag { default: bool },
-    List { default: &'static [&'static str] },
+    Text {
+        default: &'static str,
+    },
+    /// The name of a log, as C2SP signed-note has it.
+    Name {
+        default: &'static str,
+    },
+    Address {
+        default: &'static str,
+    },
+    Number {
+        default: u64,
+        minimum: u64,
+        maximum: u64,
+    },
+    Flag {
+        default: bool,
+    },
+    Hosts {
+        default: &'static [&'static str],
+    },
 }
 
 const fn number(default: u64, minimum: u64, maximum: u64) -> Kind {
@@ -31,7 +47,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "listener.hosts",
-        kind: Kind::List { default: &["localhost", "127.0.0.1"] },
+        kind: Kind::Hosts { default: &["localhost", "127.0.0.1"] },
         about: "Host names under which the stack is reached; requests for any other are refused.\nThe first one stands in links. Host names must not carry PHI.",
     },
     Key {
@@ -133,7 +149,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "audit.origin",
-        kind: Kind::Text { default: "ward.local/audit/app-1" },
-        about: "The name of the audit log in its signed checkpoints (C2SP tlog-checkpoint).",
+        kind: Kind::Name { default: "ward.local/audit/app-1" },
+        about: "The name of the audit log in its signed checkpoints (C2SP tlog-checkpoint). It cannot be changed later.",
     },
 ];

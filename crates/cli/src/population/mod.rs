@@ -6,6 +6,7 @@ mod clinical;
 mod names;
 
 use serde_json::{Value, json};
+use ward_base::Timestamp;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, fast, repeatable. Not for secrets.
 pub(crate) struct Dice(u64);
@@ -59,18 +60,10 @@ impl Dice {
 struct Day(i64);
 
 impl Day {
-    /// `YYYY-MM-DD` (days to civil date after Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    /// `YYYY-MM-DD`.
     fn text(self) -> String {
-        let shifted = self.0 + 719_468;
-        let era = shifted.div_euclid(146_097);
-        let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
-        format!("{year:04}-{month:02}-{day:02}")
+        let midnight = Timestamp(0).plus_seconds(self.0 * 86_400).to_instant();
+        midnight.split('T').next().unwrap_or_default().to_owned()
     }
 
     /// The day at a time of day, UTC.

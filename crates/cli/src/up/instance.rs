@@ -1,6 +1,6 @@
 //! One child process: started, spoken to over its standard input, heard on its standard output.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -18,6 +18,11 @@ pub(super) enum Event {
     Ended(InstanceId, Option<i32>),
 }
 
+/// Where the events of `instance` are kept.
+pub(super) fn log_file(logs: &Path, instance: InstanceId) -> PathBuf {
+    logs.join(format!("{instance}.jsonl"))
+}
+
 /// The supervisor's hold on a running child. Dropped, it closes the child's standard input, which drains it.
 pub(super) struct Child {
     pub(super) process: u32,
@@ -33,10 +38,7 @@ impl Child {
         logs: &Path,
         events: mpsc::UnboundedSender<Event>,
     ) -> anyhow::Result<Self> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(logs.join(format!("{instance}.jsonl")))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log_file(logs, instance))?;
         let program = match instance.tier {
             Tier::PublicEdge | Tier::InternalEdge => "edge",
             Tier::Web => "web",

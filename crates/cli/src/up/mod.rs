@@ -5,9 +5,11 @@ mod plan;
 mod supervisor;
 mod table;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::client::Endpoint;
@@ -52,8 +54,10 @@ impl Up {
         let data = data.canonicalize()?;
         let _lock = lock(&data)?;
         if self.demo {
+            passphrase::make_demo_file(&data, source)?;
+        }
+        if passphrase::demo_file(&data).exists() {
             output::note(DEMO_WARNING);
-            passphrase::make_demo_file(&data)?;
         }
         let custody = Custody::open_or_create(&data, source)?;
         let operator = OperatorKey::open_or_create(&custody)?;
@@ -65,10 +69,17 @@ impl Up {
         let demo_patients = Some(self.demo_patients).filter(|count| self.demo && *count > 0);
         let welcome = async move {
             let mut operator = Operator::sign_in(&endpoint, operator).await?;
-            let link = first_administrator(&mut operator, &endpoint.origin()).await?;
-            if let Some(count) = demo_patients {
+            let answer =
+                operator.call("GET", "/ward/users", &Value::Null).await.context("cannot list users")?;
+            let users = answer.get("users").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            // Before the first user is made, so that a load that broke off is done again, and nothing that people
+            // have changed since is.
+            if users.is_empty()
+                && let Some(count) = demo_patients
+            {
                 load_demo(&mut operator, count, format).await?;
             }
+            let link = first_administrator(&mut operator, users, &endpoint.origin()).await?;
             Ok::<_, anyhow::Error>((endpoint.origin(), link))
         };
         supervisor::run(plan, welcome, format).await
@@ -76,18 +87,25 @@ impl Up {
 }
 
 /// One supervisor a data directory.
-fn lock(data: &Path) -> anyhow::Result<std::fs::File> {
-    let path = data.join("lock");
-    let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).write(true).truncate(false).open(data.join("lock"))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| anyhow::anyhow!("another `ward up` runs on `{}`; stop it first", data.display()))?;
     Ok(file)
 }
 
+/// Whether a `ward up` runs on `data`.
+pub(crate) fn runs(data: &Path) -> bool {
+    File::open(data.join("lock"))
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
 /// Makes the first administrator if there is no user yet, and gives the one-time link while they have not enrolled.
-async fn first_administrator(operator: &mut Operator, origin: &str) -> anyhow::Result<Option<String>> {
-    let answer = operator.call("GET", "/ward/users", &Value::Null).await.context("cannot list users")?;
-    let users = answer.get("users").and_then(Value::as_array).cloned().unwrap_or_default();
+async fn first_administrator(
+    operator: &mut Operator,
+    users: &[Value],
+    origin: &str,
+) -> anyhow::Result<Option<String>> {
     let enrolled = |user: &Value| user.get("enrolled").and_then(Value::as_bool) == Some(true);
     if users.iter().any(enrolled) {
         return Ok(None);
@@ -103,26 +121,33 @@ async fn first_administrator(operator: &mut Operator, origin: &str) -> anyhow::R
 
 /// Loads made-up patients into an empty store.
 async fn load_demo(operator: &mut Operator, count: u64, format: Format) -> anyhow::Result<()> {
-    let lines: Vec<String> =
-        crate::population::people(20_261, count).map(|resource| resource.to_string()).collect();
-    let total = lines.len() as u64;
-    let bar = crate::import::progress_bar(total, format);
+    let resources: Vec<Value> = crate::population::people(20_261, count).collect();
+    let bar = crate::import::progress_bar(resources.len() as u64, format);
     bar.set_message("demo patients");
-    let mut summary = crate::import::Summary::default();
-    for chunk in lines.chunks(500) {
-        crate::import::send(operator, chunk, false, &mut summary, |_| "demo".to_owned()).await?;
-        bar.inc(chunk.len() as u64);
+    let mut sender = crate::import::Sender::new(operator, false);
+    for resource in &resources {
+        sender.push("demo".to_owned(), resource.to_string()).await?;
+        bar.inc(1);
     }
+    sender.flush().await?;
     bar.finish_and_clear();
-    anyhow::ensure!(
-        summary.rejections.is_empty(),
-        "the demo patients were refused: {:?}",
-        summary.rejections.first()
-    );
+    let rejections = sender.summary.rejections;
+    anyhow::ensure!(rejections.is_empty(), "the demo patients were refused: {:?}", rejections.first());
     Ok(())
 }
 
 /// Where the running stack's state stands for other commands.
-pub(crate) fn status_file(data: &Path) -> PathBuf {
+fn status_file(data: &Path) -> PathBuf {
     data.join("status.json")
+}
+
+/// The public listener of the stack that runs on `data`, and the stack's state.
+pub(crate) fn running(data: &Path) -> anyhow::Result<(Endpoint, Value)> {
+    let status: Value = std::fs::read(status_file(data))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .with_context(|| format!("no stack runs on `{}`; start it with `ward up`", data.display()))?;
+    let text = |name: &str| status.get(name).and_then(Value::as_str).context("the status file is damaged");
+    let endpoint = Endpoint::new(text("address")?.parse()?, text("host")?, Path::new(text("trust")?))?;
+    Ok((endpoint, status))
 }

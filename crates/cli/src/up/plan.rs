@@ -2,6 +2,8 @@
 //! authorities' keys: the supervisor carries out what stands here.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -67,15 +69,14 @@ impl Plan {
         let mut members = BTreeMap::new();
         let mut held = Vec::new();
         for instance in instances {
-            let address = if instance == EDGE {
-                config.address()
+            // Held until all are chosen, so that no port is given twice.
+            let socket = if instance == EDGE {
+                listen(config.address())?
             } else {
-                // Held until all are chosen, so that no port is given twice.
-                let socket = TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
-                let address = socket.local_addr()?;
-                held.push(socket);
-                address
+                TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?
             };
+            let address = socket.local_addr()?;
+            held.push(socket);
             let identity = issue(&authority, instance, lifetime)?;
             members.insert(instance, Member { address, identity, retiring: None });
         }
@@ -242,7 +243,7 @@ impl Plan {
                     ..Default::default()
                 },
             },
-            sticky: public.then(|| hex(&self.sticky_key)),
+            sticky: public.then(|| hex::encode(self.sticky_key.expose())),
             limits: ward_edge::EdgeLimits {
                 request_bytes: config.number("limits.body_megabytes") << 20,
                 header_bytes: usize::try_from(config.number("limits.header_kilobytes") << 10)
@@ -259,7 +260,8 @@ impl Plan {
     /// Every host name with and without the port.
     fn public_hosts(&self) -> Vec<String> {
         let port = self.config.address().port();
-        self.config.hosts().iter().flat_map(|host| [host.clone(), format!("{host}:{port}")]).collect()
+        let hosts = self.config.hosts().iter().map(|host| crate::client::in_url(host));
+        hosts.flat_map(|host| [format!("{host}:{port}"), host]).collect()
     }
 
     fn public_origin(&self) -> String {
@@ -307,12 +309,17 @@ impl Member {
     }
 }
 
-fn lifetime_seconds(config: &Config) -> i64 {
-    i64::try_from(config.number("certificates.lifetime_minutes")).unwrap_or(1440) * 60
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "address in use: another program listens on {address}; use --listen or listener.address"
+        ),
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}; use --listen or listener.address"),
+    })
 }
 
-fn hex(secret: &Secret) -> String {
-    secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()
+fn lifetime_seconds(config: &Config) -> i64 {
+    i64::try_from(config.number("certificates.lifetime_minutes")).unwrap_or(1440) * 60
 }
 
 impl Plan {
@@ -320,7 +327,7 @@ impl Plan {
         ward_web::WebConfig {
             public_origin: self.public_origin(),
             upstream: self.targets(Tier::InternalEdge),
-            handle_key: hex(&self.handle_key),
+            handle_key: hex::encode(self.handle_key.expose()),
             idle_seconds: self.config.number("session.idle_minutes") * 60,
         }
     }
@@ -331,7 +338,7 @@ impl Plan {
         ward_app::AppConfig {
             directory: self.data.join("app"),
             tenant: config.tenant().to_owned(),
-            root_key: hex(&self.root).into(),
+            root_key: hex::encode(self.root.expose()).into(),
             public_origin: self.public_origin(),
             operator_jwks: self.operator_jwks.clone(),
             audit_origin: config.audit_origin().to_owned(),
@@ -380,12 +387,15 @@ fn listener(
     custody: &Custody,
 ) -> anyhow::Result<(Option<CertificateAuthority>, IdentityMaterial, PathBuf)> {
     if let (Some(certificate), Some(key)) = (config.certificate(), config.private_key()) {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
-        };
-        let identity =
-            IdentityMaterial { certificate_pem: read(&certificate)?, private_key_pem: read(&key)?.into() };
-        return Ok((None, identity, certificate));
+        let cannot_read = |path: &Path| format!("cannot read `{}`", path.display());
+        let certificate = certificate.canonicalize().with_context(|| cannot_read(&certificate))?;
+        let certificate_pem =
+            std::fs::read_to_string(&certificate).with_context(|| cannot_read(&certificate))?;
+        let mut file = File::open(&key).with_context(|| cannot_read(&key))?;
+        custody::check_private(&file, &key)?;
+        let mut private_key_pem = Zeroizing::new(String::new());
+        file.read_to_string(&mut private_key_pem).with_context(|| cannot_read(&key))?;
+        return Ok((None, IdentityMaterial { certificate_pem, private_key_pem }, certificate));
     }
     let authority = open_authority(custody, "listener-authority.json", "Ward listener authority")?;
     let trust = data.join("listener-authority.pem");

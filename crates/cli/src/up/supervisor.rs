@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use ward_base::{InstanceId, Tier};
 use ward_monitor::event;
 use ward_transport::control::{Report, Update};
 
-use super::instance::{Child, Event};
+use super::instance::{Child, Event, log_file};
 use super::plan::Plan;
 use super::table::{Row, Table};
 use crate::custody;
@@ -25,6 +25,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Between telling everyone a new key and using it, and between using it and forgetting the old one.
 const ROTATION_STEP: Duration = Duration::from_secs(3);
 const SLOWEST_RESTART: Duration = Duration::from_secs(5);
+/// After so many starts that never got ready, an instance will not get ready by another.
+const STARTS_MAX: u32 = 5;
 
 struct Supervisor {
     plan: Plan,
@@ -39,6 +41,8 @@ struct State {
     address: SocketAddr,
     child: Option<Child>,
     ready: bool,
+    /// Whether it ever was ready, in this process or one before.
+    worked: bool,
     healthy: bool,
     restarts: u32,
     started: Instant,
@@ -71,7 +75,9 @@ pub(super) async fn run(
     let result = loop {
         let all_healthy = supervisor.members.values().all(|state| state.healthy);
         tokio::select! {
-            Some(event) = events.recv() => supervisor.heard(event),
+            Some(event) = events.recv() => if let Err(error) = supervisor.heard(event) {
+                break Err(error);
+            },
             _ = tick.tick() => {
                 supervisor.restart_due();
                 if welcomed && let Err(error) = rotation.step(&mut supervisor) {
@@ -100,6 +106,7 @@ impl State {
             address,
             child: None,
             ready: false,
+            worked: false,
             healthy: false,
             restarts: 0,
             started: Instant::now(),
@@ -129,11 +136,13 @@ impl Supervisor {
         Ok(())
     }
 
-    fn heard(&mut self, event: Event) {
+    /// Fails when an instance ended too often without ever having worked.
+    fn heard(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Said(instance, Report::Ready { .. }) => {
                 if let Some(state) = self.members.get_mut(&instance) {
                     state.ready = true;
+                    state.worked = true;
                     // Nobody checks the public edge but the outside.
                     state.healthy = instance.tier == Tier::PublicEdge || instance.tier == Tier::InternalEdge;
                 }
@@ -163,10 +172,19 @@ impl Supervisor {
                         code = code,
                         restarts = state.restarts
                     );
+                    if !state.worked && state.restarts >= STARTS_MAX {
+                        let log = log_file(&self.logs, instance);
+                        let event = last_event(&log).unwrap_or_else(|| "none".to_owned());
+                        anyhow::bail!(
+                            "{instance} ended {STARTS_MAX} times and was never ready; its last event is {event}, in `{}`",
+                            log.display()
+                        );
+                    }
                 }
                 self.write_status();
             }
         }
+        Ok(())
     }
 
     fn restart_due(&mut self) {
@@ -301,6 +319,15 @@ impl Supervisor {
         }
         let _ = std::fs::remove_file(super::status_file(self.plan.data()));
     }
+}
+
+/// The name of the last event in a log, and its reason if it gives one.
+fn last_event(log: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(log).ok()?;
+    let event: Value = serde_json::from_str(text.lines().last()?).ok()?;
+    let name = event.get("event")?.as_str()?;
+    let reason = event.get("reason").and_then(Value::as_str);
+    Some(reason.map_or_else(|| format!("`{name}`"), |reason| format!("`{name}` ({reason})")))
 }
 
 /// Where a rotation stands. Each member in turn: everyone learns its new key, then it uses it, then its old key

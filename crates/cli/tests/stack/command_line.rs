@@ -18,6 +18,72 @@ fn a_second_start_finds_everything_as_it_was() {
 }
 
 #[test]
+fn what_was_changed_in_a_demo_stays_so_at_the_next_start() {
+    let mut stack = stack(StackOptions { demo_patients: 2, ..Default::default() });
+    let client = stack.signed_in("system/*.cruds");
+    let found = client.search("Patient", "_count=2").json();
+    let id = |at: usize| found["entry"][at]["resource"]["id"].as_str().unwrap().to_owned();
+    let (changed, deleted) = (format!("/fhir/R4/Patient/{}", id(0)), format!("/fhir/R4/Patient/{}", id(1)));
+    let mut patient = found["entry"][0]["resource"].clone();
+    patient["birthDate"] = "1901-02-03".into();
+    assert_eq!(client.put(&changed, &patient).status, 200);
+    assert!(matches!(client.send("DELETE", &deleted, &[], b"").status, 200 | 204));
+    stack.stop();
+    stack.start_again();
+    let client = stack.signed_in("system/*.rs");
+    assert_eq!(client.get(&changed).json()["birthDate"], "1901-02-03");
+    assert_eq!(client.get(&deleted).status, 410);
+}
+
+/// Runs `ward` with the data directory `data`; gives its exit code and all that it said.
+fn ward(data: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ward"))
+        .arg("--data")
+        .arg(data)
+        .args(arguments)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_demo_leaves_other_keystores_and_passphrases_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let (code, text) = ward(&data, &["up", "--demo", "--passphrase-file", "anything"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("leave out --passphrase-file"), "{text}");
+    std::fs::write(data.join("keystore.json"), "{}").unwrap();
+    let (code, text) = ward(&data, &["up", "--demo"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("was not started with --demo") && !text.contains("DEMO:"), "{text}");
+    assert!(!data.join("demo-passphrase").exists());
+}
+
+#[test]
+fn what_keeps_a_stack_from_starting_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let (code, text) = ward(data, &["--listen", &address, "up", "--demo"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&format!("address in use: another program listens on {address}")), "{text}");
+    assert!(text.contains("use --listen or listener.address"), "{text}");
+    assert!(!data.join("app").exists(), "nothing was started");
+    drop(other);
+    // A file where the app tier needs a directory.
+    std::fs::write(data.join("app"), "").unwrap();
+    let (code, text) = ward(data, &["--listen", &address, "up", "--demo"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("app-1 ended 5 times and was never ready"), "{text}");
+    assert!(text.contains("`tier.failed` (data directory)"), "{text}");
+    assert!(text.contains("log/app-1.jsonl"), "{text}");
+}
+
+#[test]
 fn every_problem_of_a_configuration_is_told_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bad.toml");
@@ -33,6 +99,21 @@ fn every_problem_of_a_configuration_is_told_at_once() {
         text.contains("bad.toml:4: `listener.adress` is not a setting; did you mean `listener.address`?"),
         "{text}"
     );
+}
+
+#[test]
+fn a_broken_configuration_does_not_stand_in_the_way_of_mending_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.toml");
+    std::fs::write(&path, "[nothing]\nof = \"ours\"\n").unwrap();
+    let path = path.to_str().unwrap();
+    let (code, text) = ward(directory.path(), &["--config", path, "config"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = ward(directory.path(), &["--config", path, "population", "--patients", "1"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = ward(directory.path(), &["--config", path, "doctor"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("`nothing.of` is not a setting; `ward config` lists them all"), "{text}");
 }
 
 #[test]
@@ -71,6 +152,16 @@ fn the_audit_log_verifies_and_knows_who_looked() {
     let actions: Vec<&str> =
         who["accesses"].as_array().unwrap().iter().map(|access| access["action"].as_str().unwrap()).collect();
     assert!(actions.contains(&"read") && actions.contains(&"search"), "{who}");
+    let id = stack.scratch().join("id");
+    std::fs::write(&id, format!("{patient}\n")).unwrap();
+    let asked = std::process::Command::new(env!("CARGO_BIN_EXE_ward"))
+        .arg("--data")
+        .arg(stack.data())
+        .args(["audit", "who", "--patient", "-"])
+        .stdin(std::fs::File::open(id).unwrap())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("search"), "{asked:?}");
     let verified = stack.ward_json(&["audit", "verify"]);
     assert!(verified["entries"].as_u64().unwrap() > 3, "{verified}");
 }
@@ -118,7 +209,9 @@ fn an_altered_audit_log_is_noticed() {
     bytes[middle] ^= 1;
     std::fs::write(largest, bytes).unwrap();
     let output = stack.ward(&["audit", "verify"]);
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("app/audit` does not verify"), "{text}");
 }
 
 #[test]
@@ -170,6 +263,22 @@ fn files_of_every_kind_go_in_and_what_is_wrong_is_told_by_place() {
     assert_eq!(observation["subject"]["reference"], "Patient/from-a-bundle");
 }
 
+#[test]
+fn an_import_that_breaks_off_tells_what_is_in() {
+    let stack = empty_stack();
+    let directory = stack.scratch().join("in");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"in\"}\n").unwrap();
+    std::fs::write(directory.join("b.ndjson.gz"), "not gzip").unwrap();
+    let output = stack.ward(&["import", directory.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said[0]["accepted"], 1, "{text}");
+    let error = said[1]["error"].as_str().unwrap();
+    assert!(error.contains("run it again") && error.contains("b.ndjson.gz"), "{text}");
+}
+
 fn collect(directory: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -192,4 +301,16 @@ fn doctor_says_what_to_do_and_only_one_stack_runs_on_a_directory() {
     let second = stack.ward(&["up", "--demo"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stdout).contains("another `ward up` runs"));
+    let listener = |data: &std::path::Path| {
+        let (_, text) = ward(data, &["--listen", &stack.address.to_string(), "doctor"]);
+        text.lines().find(|line| line.contains("listener")).unwrap().to_owned()
+    };
+    assert!(listener(&stack.data()).contains("by a running `ward up`"));
+    // What a stack that was killed leaves behind is no running stack.
+    let dead = stack.scratch().join("dead");
+    std::fs::create_dir(&dead).unwrap();
+    for name in ["lock", "status.json"] {
+        std::fs::copy(stack.data().join(name), dead.join(name)).unwrap();
+    }
+    assert!(listener(&dead).contains("taken by another program"));
 }
