@@ -166,7 +166,7 @@ fn nearest(data: &Path) -> PathBuf {
 }
 
 fn space(data: &Path) -> Finding {
-    match rustix::fs::statvfs(&nearest(data)) {
+    match rustix::fs::statvfs(nearest(data)) {
         Ok(volume) => {
             let free = volume.f_bavail.saturating_mul(volume.f_frsize) >> 20;
             if free < 1024 {
