@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 use ward_base::ResourceId;
-use ward_fhir::ResourceType;
 use ward_fhir::json::{JsonError, JsonErrorKind};
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
 use ward_monitor::event;
@@ -177,11 +176,18 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, IssueCode::Duplicate, words)
     }
 
-    /// A search by GET that would put PHI into a URL (R3a).
-    pub(crate) fn phi_in_url(resource_type: ResourceType) -> Self {
+    /// A compartment search for a type that is in no compartment of the kind.
+    pub(crate) fn not_in_compartment() -> Self {
+        let words = "resources of this type are never in a compartment of this kind";
+        Self::new(StatusCode::NOT_FOUND, IssueCode::NotSupported, words)
+    }
+
+    /// A search by GET that would put PHI into a URL (R3a). `place` is the address after the base.
+    pub(crate) fn phi_in_url(place: &str) -> Self {
+        let slash = if place.is_empty() { "" } else { "/" };
         let words = format!(
             "search parameters that identify people or tell of their health must not stand in a URL: send \
-             `POST [base]/{resource_type}/_search` with the same parameters as \
+             `POST [base]/{place}{slash}_search` with the same parameters as \
              `Content-Type: application/x-www-form-urlencoded`"
         );
         Self::new(StatusCode::BAD_REQUEST, IssueCode::Security, words)
@@ -340,12 +346,11 @@ mod tests {
 
     #[test]
     fn every_problem_is_a_valid_outcome_with_words() {
-        let kind = ResourceType::parse("Patient").unwrap();
         for problem in [
             Problem::unauthenticated(),
             Problem::forbidden("reason"),
             Problem::gone(),
-            Problem::phi_in_url(kind),
+            Problem::phi_in_url("Patient"),
             Problem::audit_unavailable(),
             Problem::invalid(vec![Issue::error(IssueCode::Value, "words").at("Patient.name[0]")]).at_entry(3),
             Problem::from(StoreError::TooCostly),

@@ -43,12 +43,13 @@ fn resource(kind: ResourceType) -> Value {
             let of = match parameter.kind {
                 ParameterKind::Number => "number",
                 ParameterKind::Date => "date",
-                ParameterKind::String => "string",
+                ParameterKind::String | ParameterKind::Words => "string",
                 ParameterKind::Token => "token",
                 ParameterKind::Reference => "reference",
                 ParameterKind::Composite => "composite",
                 ParameterKind::Quantity => "quantity",
                 ParameterKind::Uri => "uri",
+                ParameterKind::Place => "special",
             };
             json!({"name": parameter.code, "type": of})
         })

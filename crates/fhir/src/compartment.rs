@@ -1,5 +1,5 @@
-//! The patient compartment (<https://hl7.org/fhir/R4/compartmentdefinition-patient.html>): whose record a resource
-//! belongs to.
+//! Compartments (<https://hl7.org/fhir/R4/compartmentdefinition.html>), and the patients' above all: whose record a
+//! resource belongs to.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -10,17 +10,33 @@ use ward_base::ResourceId;
 use crate::ResourceType;
 use crate::search::{self, ParameterKind, SearchParameter, SearchValue};
 
-static MEMBERS: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
-    include_str!("../definitions/patient_compartment.txt")
+/// By owner and member, the parameters that make it one.
+static MEMBERS: LazyLock<HashMap<(&'static str, &'static str), Vec<&'static str>>> = LazyLock::new(|| {
+    include_str!("../definitions/compartments.txt")
         .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, parameters)| (name, parameters.split(' ').collect()))
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            Some(((words.next()?, words.next()?), words.collect()))
+        })
         .collect()
 });
 
+/// The types that compartments are named after.
+pub const OWNERS: [&str; 5] = ["Patient", "Encounter", "RelatedPerson", "Practitioner", "Device"];
+
+/// The search parameters by which a resource of type `member` belongs to compartments of type `owner`.
+pub fn parameters(owner: ResourceType, member: ResourceType) -> &'static [&'static str] {
+    MEMBERS.get(&(owner.name(), member.name())).map_or(&[], Vec::as_slice)
+}
+
+/// The parameters by which a resource belongs to patients.
+fn of_patients(member: ResourceType) -> &'static [&'static str] {
+    MEMBERS.get(&("Patient", member.name())).map_or(&[], Vec::as_slice)
+}
+
 /// Whether resources of a type can be in a patient's compartment at all.
 pub fn is_member(resource_type: ResourceType) -> bool {
-    resource_type.name() == "Patient" || MEMBERS.contains_key(resource_type.name())
+    resource_type.name() == "Patient" || !of_patients(resource_type).is_empty()
 }
 
 /// The patients that `resource` is about, each once: those in whose compartments it is, in the order of the
@@ -39,7 +55,7 @@ pub fn patients(
         return id.and_then(|id| ResourceId::parse(id).ok()).into_iter().collect();
     }
     let mut found = Found::default();
-    for name in MEMBERS.get(resource_type.name()).into_iter().flatten() {
+    for name in of_patients(resource_type) {
         if let Some(parameter) = search::parameter(resource_type, name) {
             found.take(parameter, resource, base);
         }

@@ -147,7 +147,7 @@ fn query(name: &str, pairs: &[(&str, &str)]) -> Result<Query, Failure> {
 
 async fn search(store: &Store, name: &str, pairs: &[(&str, &str)]) -> Result<(), Failure> {
     const ROUNDS: u128 = 200;
-    let parsed = query(name, pairs)?;
+    let parsed = [query(name, pairs)?];
     let (hits, took) = store
         .read(move |session| {
             let page = Page { count: 20, after: None };

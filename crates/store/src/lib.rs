@@ -19,6 +19,8 @@
 mod body;
 mod database;
 mod error;
+mod includes;
+mod links;
 mod plan;
 mod position;
 mod postings;

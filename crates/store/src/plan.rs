@@ -2,6 +2,9 @@
 //!
 //! A plan may let too much through, never too little: what it lets through is checked after decryption.
 
+use std::collections::HashSet;
+
+use ward_fhir::ResourceType;
 use ward_fhir::search::{
     Filter, FilterValue, Modifier, ParameterKind, Prefix, Query, Summary, Total, normalize_string,
 };
@@ -33,16 +36,17 @@ pub(crate) fn wants_total(query: &Query) -> bool {
     query.total == Total::Accurate || query.summary == Summary::Count
 }
 
-/// The plan of a query.
-pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query) -> Plan {
+/// The plan of a query, and of a further filter if there is one. What its links narrow down is not in it.
+pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query, further: Option<&Filter>) -> Plan {
     let tokens = Tokens::new(tokenizer, query.resource_type);
-    let subjects = query.filters.iter().find_map(subjects).unwrap_or_default();
+    let filters = || query.filters.iter().chain(further);
+    let subjects = filters().find_map(subjects).unwrap_or_default();
     let subjects: Vec<TargetTokens<'_>> = subjects.into_iter().map(|id| tokens.target(id)).collect();
     let mut plan = Plan::default();
     // Spans of time of one parameter narrow each other down. The index holds all values of a parameter as one span, so
     // this is right for several values, too.
     let mut spans: Vec<(&'static str, (i64, i64))> = Vec::new();
-    for filter in &query.filters {
+    for filter in filters() {
         match (filter.parameter.code, filter.modifier, filter.values.as_slice()) {
             ("_id", None, values) => {
                 let ids = values.iter().filter_map(token_code).map(str::to_owned).collect();
@@ -68,12 +72,43 @@ pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query) -> Plan {
             plan.groups.push(date_group(&tokens, &subjects, code, &[(start, end)]));
         }
     }
-    plan.groups.retain(|group| group.len() <= GROUP_TOKENS_MAX);
-    for group in &mut plan.groups {
-        group.sort_unstable();
-        group.dedup();
+    if let Some(compartment) = &query.compartment {
+        // A resource is in its own compartment without referring to itself.
+        if compartment.resource_type != query.resource_type {
+            plan.groups.push(vec![tokens.target(&compartment.id).reference()]);
+        }
     }
+    plan.groups = std::mem::take(&mut plan.groups).into_iter().filter_map(worth_walking).collect();
     plan
+}
+
+/// The tokens of resources of this type that refer to one of `ids`; nothing if there are too many to walk.
+pub(crate) fn referring(
+    tokenizer: &Tokenizer,
+    resource_type: ResourceType,
+    ids: impl Iterator<Item = impl AsRef<str>>,
+) -> Option<Vec<i64>> {
+    let tokens = Tokens::new(tokenizer, resource_type);
+    worth_walking(ids.map(|id| tokens.target(id.as_ref()).reference()).collect())
+}
+
+fn worth_walking(mut group: Vec<i64>) -> Option<Vec<i64>> {
+    group.sort_unstable();
+    group.dedup();
+    (group.len() <= GROUP_TOKENS_MAX).then_some(group)
+}
+
+impl Plan {
+    /// A match is one of these.
+    pub(crate) fn narrow_to_ids(&mut self, ids: Vec<String>) {
+        match &mut self.ids {
+            None => self.ids = Some(ids),
+            Some(known) => {
+                let ids: HashSet<String> = ids.into_iter().collect();
+                known.retain(|id| ids.contains(id));
+            }
+        }
+    }
 }
 
 /// Where a span lies that reaches into both.
@@ -110,7 +145,11 @@ fn token_code(value: &FilterValue) -> Option<&str> {
 fn group(tokens: &Tokens<'_>, subjects: &[TargetTokens<'_>], filter: &Filter) -> Option<Vec<i64>> {
     match filter.modifier {
         Some(Modifier::Missing | Modifier::Not | Modifier::Text | Modifier::Contains) => return None,
-        None | Some(Modifier::Exact | Modifier::Identifier | Modifier::Type(_)) => {}
+        Some(Modifier::Below) => return None,
+        None
+        | Some(
+            Modifier::Exact | Modifier::Identifier | Modifier::Type(_) | Modifier::OfType | Modifier::Above,
+        ) => {}
     }
     if filter.parameter.kind == ParameterKind::Date {
         let spans = filter.values.iter().map(span).collect::<Option<Vec<_>>>()?;
@@ -146,6 +185,13 @@ fn value_tokens(
             _ => None,
         },
         FilterValue::String(text) => Some(vec![tokens.longest_prefix(&normalize_string(text))?]),
+        FilterValue::Identifier { value, .. } if !filter.parameter.low_entropy => {
+            Some(vec![tokens.code(value)])
+        }
+        FilterValue::Uri(uri) if filter.modifier == Some(Modifier::Above) => {
+            let ends = uri.match_indices('/').flat_map(|(at, _)| [at, at + 1]).chain([uri.len()]);
+            Some(ends.filter_map(|end| uri.get(..end)).map(|root| tokens.uri(root)).collect())
+        }
         FilterValue::Uri(uri) => Some(vec![tokens.uri(uri), tokens.reference_url(uri)]),
         FilterValue::Reference { id: Some(id), .. } => Some(vec![tokens.target(id).reference()]),
         FilterValue::Reference { id: None, url: Some(url), .. } => Some(vec![tokens.reference_url(url)]),

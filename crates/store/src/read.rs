@@ -107,7 +107,7 @@ impl<'a> Snapshot<'a> {
         Ok((opened, false))
     }
 
-    fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
+    pub(crate) fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
         self.one(sql::CURRENT_BY_ID, params![sql::SHARD, self.vault.id_token(key)])
     }
 
@@ -227,8 +227,8 @@ impl Session for Snapshot<'_> {
         }
     }
 
-    fn search(&mut self, query: &Query, page: &Page) -> Result<SearchPage, StoreError> {
-        search::run(self, query, page)
+    fn search(&mut self, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError> {
+        search::run(self, queries, page)
     }
 
     fn export(

@@ -4,13 +4,15 @@
 //! walked, and the other groups skip what cannot match, until a page is full. With `_sort`, all matches are found and
 //! ordered in memory, up to a limit; newest or oldest first over many goes along the index by time instead.
 
+use std::cell::Cell;
+
 use rusqlite::{OptionalExtension as _, params};
-use serde_json::Value;
 use ward_base::ResourceId;
-use ward_fhir::search::{Extracted, Query, extract_for};
+use ward_fhir::search::{Extracted, Filter, Query, extract_parameter};
 
 use crate::{
-    Page, Position, ResourceKey, SearchPage, StoreError, Stored,
+    Page, ResourceKey, SearchPage, StoreError, includes,
+    links::{Compiled, parsed},
     plan::{self, Plan},
     postings::Group,
     read::{Opened, PAGE_BYTES_MAX, Snapshot, more},
@@ -31,18 +33,79 @@ const FEW: f64 = 64.0;
 /// How many entries of the index by time are read at once.
 const TIME_CHUNK: usize = 256;
 
-/// Answers `query` from `snapshot`.
-pub(crate) fn run(snapshot: &Snapshot<'_>, query: &Query, page: &Page) -> Result<SearchPage, StoreError> {
-    let plan = plan::plan(snapshot.vault.ring.tokenizer(), query);
-    Search { snapshot, query, order: Order::of(query), plan, examined: 0, bytes: 0 }.run(page)
+/// Counts what one search examines, whatever for.
+pub(crate) struct Budget(Cell<usize>);
+
+impl Budget {
+    const fn new() -> Self {
+        Self(Cell::new(0))
+    }
+
+    /// One resource more is to be decrypted.
+    pub(crate) fn examine(&self) -> Result<(), StoreError> {
+        let examined = self.0.get() + 1;
+        self.0.set(examined);
+        if examined > EXAMINED_MAX { Err(StoreError::TooCostly) } else { Ok(()) }
+    }
+
+    fn spent(&self) -> usize {
+        self.0.get()
+    }
 }
 
-struct Search<'a> {
+/// Answers `queries`, one for each type, from `snapshot`.
+pub(crate) fn run(snapshot: &Snapshot<'_>, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError> {
+    let Some(first) = queries.first() else { return Ok(SearchPage::default()) };
+    let (order, budget) = (Order::of(first), Budget::new());
+    let compiled =
+        queries.iter().map(|query| Compiled::new(snapshot, query, &budget)).collect::<Result<Vec<_>, _>>()?;
+    let (mut found, mut all) = (Vec::new(), true);
+    // Where a type's matches were cut off: those of others after it wait for the next page.
+    let mut cut: Option<(Key, i64)> = None;
+    for compiled in compiled.iter().filter(|_| page.count > 0) {
+        let (matches, complete) = Search::new(snapshot, compiled, None, &budget).page(page)?;
+        all &= complete;
+        if let (false, Some(last)) = (complete, matches.last()) {
+            let last = (last.key.clone(), last.opened.rid);
+            let earlier = |cut: &(Key, i64)| order.compare((&last.0, last.1), (&cut.0, cut.1)).is_lt();
+            if cut.as_ref().is_none_or(earlier) {
+                cut = Some(last);
+            }
+        }
+        found.extend(matches);
+    }
+    if queries.len() > 1 {
+        found.sort_by(|a, b| order.compare((&a.key, a.opened.rid), (&b.key, b.opened.rid)));
+        if let Some((key, rid)) = &cut {
+            found.retain(|one| order.compare((&one.key, one.opened.rid), (key, *rid)).is_le());
+        }
+    }
+    all &= !more(&mut found, page.count);
+    let next = found
+        .last()
+        .filter(|_| !all)
+        .map(|last| order.position(&last.key, last.opened.rid, last.opened.updated));
+    let matches: Vec<&Opened> = found.iter().map(|found| &found.opened).collect();
+    let included = includes::run(snapshot, &first.includes, &matches, &budget)?;
+    let mut total = None;
+    if plan::wants_total(first) {
+        let budget = Budget::new();
+        let counted = compiled.iter().map(|one| Search::new(snapshot, one, None, &budget).total());
+        total = Some(counted.sum::<Result<u64, StoreError>>()?);
+    }
+    let stored = |all: Vec<Opened>| all.into_iter().map(Opened::into_stored).collect();
+    let hits = found.into_iter().map(|found| found.opened).collect();
+    Ok(SearchPage { hits: stored(hits), included: stored(included), next, total })
+}
+
+/// A search for resources of one type.
+pub(crate) struct Search<'a> {
     snapshot: &'a Snapshot<'a>,
-    query: &'a Query,
+    compiled: &'a Compiled<'a>,
+    further: Option<Filter>,
     order: Order,
     plan: Plan,
-    examined: usize,
+    budget: &'a Budget,
     /// Of the bodies found for this page.
     bytes: usize,
 }
@@ -53,25 +116,78 @@ struct Match {
     key: Key,
 }
 
-impl Search<'_> {
-    fn run(mut self, page: &Page) -> Result<SearchPage, StoreError> {
-        let mut found = if page.count == 0 {
-            SearchPage::default()
-        } else {
-            match self.order {
-                Order::Stored => self.walked(page)?,
-                Order::Updated { newest_first } if self.is_wide()? => self.by_time(page, newest_first)?,
-                _ => self.sorted(page)?,
+impl<'a> Search<'a> {
+    /// A search for what meets the query, and a further filter if there is one.
+    pub(crate) fn new(
+        snapshot: &'a Snapshot<'a>,
+        compiled: &'a Compiled<'a>,
+        further: Option<Filter>,
+        budget: &'a Budget,
+    ) -> Self {
+        let plan = compiled.plan(snapshot, further.as_ref());
+        Self { snapshot, compiled, further, order: Order::of(compiled.query), plan, budget, bytes: 0 }
+    }
+
+    /// All that match, in no order, unless they are more than `most` or more than `examined_max` have to be looked at.
+    pub(crate) fn list(
+        &mut self,
+        most: usize,
+        examined_max: usize,
+    ) -> Result<Option<Vec<Opened>>, StoreError> {
+        let started = self.budget.spent();
+        let mut walk = self.walk(0)?;
+        let mut found = Vec::new();
+        while let Some(rid) = walk.next(self.snapshot)? {
+            if self.budget.spent() - started >= examined_max {
+                return Ok(None);
             }
-        };
-        if plan::wants_total(self.query) {
-            found.total = Some(self.total()?);
+            if let Some(checked) = self.check(rid)? {
+                if found.len() == most {
+                    return Ok(None);
+                }
+                found.push(checked.opened);
+            }
         }
-        Ok(found)
+        Ok(Some(found))
+    }
+
+    /// Whether anything matches.
+    pub(crate) fn any(&mut self) -> Result<bool, StoreError> {
+        let mut walk = self.walk(0)?;
+        while let Some(rid) = walk.next(self.snapshot)? {
+            if self.check(rid)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// About how many candidates there are, exact when few.
+    pub(crate) fn weight(&self) -> Result<f64, StoreError> {
+        if let Some(ids) = &self.plan.ids {
+            return Ok(ids.len() as f64);
+        }
+        let newest = self.newest();
+        let mut least = f64::INFINITY;
+        for tokens in &self.plan.groups {
+            least = least.min(Group::new(tokens).weight(self.snapshot.connection, 0, newest)?);
+        }
+        Ok(least)
+    }
+
+    /// The matches of a page and one more if there is one, in order; and whether there are no others.
+    fn page(&mut self, page: &Page) -> Result<(Vec<Match>, bool), StoreError> {
+        let found = match self.order {
+            Order::Stored => self.walked(page)?,
+            Order::Updated { newest_first } if self.is_wide()? => self.by_time(page, newest_first)?,
+            _ => self.sorted(page)?,
+        };
+        let all = found.len() <= page.count as usize && !self.is_full();
+        Ok((found, all))
     }
 
     /// The matches after a place, in the order in which they were first stored.
-    fn walked(&mut self, page: &Page) -> Result<SearchPage, StoreError> {
+    fn walked(&mut self, page: &Page) -> Result<Vec<Match>, StoreError> {
         let after = page.after.as_ref().map(|position| self.order.place(position)).transpose()?;
         let mut walk = self.walk(after.map_or(0, |(_, rid)| rid.saturating_add(1)))?;
         let mut found = Vec::new();
@@ -80,11 +196,11 @@ impl Search<'_> {
             let checked = self.check(rid)?;
             self.add(&mut found, checked);
         }
-        Ok(self.page(found, page))
+        Ok(found)
     }
 
     /// The matches in the order of their last change, along the index by time.
-    fn by_time(&mut self, page: &Page, newest_first: bool) -> Result<SearchPage, StoreError> {
+    fn by_time(&mut self, page: &Page, newest_first: bool) -> Result<Vec<Match>, StoreError> {
         let (earliest, latest) = self.plan.updated.unwrap_or((i64::MIN, i64::MAX));
         let start = if newest_first { (latest, i64::MAX) } else { (earliest, i64::MIN) };
         let mut place = match &page.after {
@@ -99,27 +215,27 @@ impl Search<'_> {
             for (updated, rid) in places {
                 let enough = found.len() > page.count as usize || self.is_full();
                 if enough || updated < earliest || updated > latest {
-                    return Ok(self.page(found, page));
+                    return Ok(found);
                 }
                 let checked = self.check(rid)?;
                 self.add(&mut found, checked);
             }
         }
-        Ok(self.page(found, page))
+        Ok(found)
     }
 
     /// The next places in the index by time.
     fn places(&self, after: (i64, i64), newest_first: bool) -> Result<Vec<(i64, i64)>, StoreError> {
         let statement = if newest_first { sql::NEWEST } else { sql::OLDEST };
         let mut statement = self.snapshot.connection.prepare_cached(statement)?;
-        let number = type_number(self.query.resource_type);
+        let number = type_number(self.query().resource_type);
         let parameters = params![sql::SHARD, number, after.0, after.1, false, TIME_CHUNK as i64];
         let places = statement.query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(places.collect::<Result<_, _>>()?)
     }
 
     /// All matches, ordered in memory; then those after a place.
-    fn sorted(&mut self, page: &Page) -> Result<SearchPage, StoreError> {
+    fn sorted(&mut self, page: &Page) -> Result<Vec<Match>, StoreError> {
         let after = page.after.as_ref().map(|position| self.order.place(position)).transpose()?;
         let mut walk = self.walk(0)?;
         let mut matches = 0;
@@ -147,7 +263,7 @@ impl Search<'_> {
             let opened = self.snapshot.by_rid(rid)?;
             self.add(&mut found, Some(Match { opened, key }));
         }
-        Ok(self.page(found, page))
+        Ok(found)
     }
 
     fn add(&mut self, found: &mut Vec<Match>, checked: Option<Match>) {
@@ -162,26 +278,14 @@ impl Search<'_> {
         self.bytes > PAGE_BYTES_MAX
     }
 
-    /// A page out of one entry more than fits, if there is one, or out of what fills it by its size.
-    fn page(&self, mut found: Vec<Match>, page: &Page) -> SearchPage {
-        let next: Option<Position> = (more(&mut found, page.count) || self.is_full())
-            .then(|| {
-                found.last().map(|last| self.order.position(&last.key, last.opened.rid, last.opened.updated))
-            })
-            .flatten();
-        let hits: Vec<Stored> = found.into_iter().map(|found| found.opened.into_stored()).collect();
-        SearchPage { hits, next, total: None }
-    }
-
     fn total(&mut self) -> Result<u64, StoreError> {
-        if self.query.filters.is_empty() {
-            let token = type_token(self.snapshot.vault.ring.tokenizer(), self.query.resource_type);
+        if self.query().is_all() {
+            let token = type_token(self.snapshot.vault.ring.tokenizer(), self.query().resource_type);
             let mut statement = self.snapshot.connection.prepare_cached(sql::COUNT_POSTINGS)?;
             return Ok(statement
                 .query_row(params![token, sql::SHARD], |row| row.get::<_, i64>(0))?
                 .unsigned_abs());
         }
-        self.examined = 0;
         let mut walk = self.walk(0)?;
         let mut total = 0;
         while let Some(rid) = walk.next(self.snapshot)? {
@@ -190,29 +294,31 @@ impl Search<'_> {
         Ok(total)
     }
 
+    fn query(&self) -> &'a Query {
+        self.compiled.query
+    }
+
     /// Decrypts a candidate and checks it against the whole query.
     fn check(&mut self, rid: i64) -> Result<Option<Match>, StoreError> {
-        self.examined += 1;
-        if self.examined > EXAMINED_MAX {
-            return Err(StoreError::TooCostly);
-        }
+        self.budget.examine()?;
         let opened = self.snapshot.by_rid(rid)?;
-        if opened.frame.deleted() || opened.resource_type != self.query.resource_type {
-            return Ok(None);
+        if let Some(further) = &self.further {
+            if opened.frame.deleted() || opened.resource_type != self.query().resource_type {
+                return Ok(None);
+            }
+            let base = &self.snapshot.vault.base_url;
+            let values = extract_parameter(further.parameter, &parsed(&opened)?, base);
+            let parameter = further.parameter;
+            let extracted: Vec<Extracted> =
+                values.into_iter().map(|value| Extracted { parameter, value }).collect();
+            if !further.matches(&extracted, opened.frame.id.as_str(), opened.updated) {
+                return Ok(None);
+            }
         }
-        let needs_values = !self.query.filters.is_empty() || matches!(self.order, Order::Parameters(_));
-        let extracted: Vec<Extracted> = if needs_values {
-            let resource: Value =
-                serde_json::from_slice(opened.frame.text()).map_err(|_| StoreError::Corrupt)?;
-            extract_for(self.query, &resource, &self.snapshot.vault.base_url)
-        } else {
-            Vec::new()
+        let Some(extracted) = self.compiled.met_by(self.snapshot, &opened, self.budget)? else {
+            return Ok(None);
         };
-        let id = opened.frame.id.as_str();
-        if !self.query.matches(&extracted, id, opened.updated) {
-            return Ok(None);
-        }
-        let key = self.order.key(&extracted, id, opened.updated);
+        let key = self.order.key(&extracted, opened.frame.id.as_str(), opened.updated);
         Ok(Some(Match { opened, key }))
     }
 
@@ -260,7 +366,9 @@ impl Search<'_> {
         let mut groups = weighed.into_iter().map(|(_, group)| group);
         let driver = match groups.next() {
             Some(group) => group,
-            None => Group::new(&[type_token(self.snapshot.vault.ring.tokenizer(), self.query.resource_type)]),
+            None => {
+                Group::new(&[type_token(self.snapshot.vault.ring.tokenizer(), self.query().resource_type)])
+            }
         };
         let others = groups.filter(|group| group.tokens() <= PROBED_TOKENS_MAX).collect();
         Ok(Walk::Groups { driver, others, from })
@@ -272,7 +380,7 @@ impl Search<'_> {
         for id in ids {
             // What is not an id is no resource's id.
             let Ok(id) = ResourceId::parse(id) else { continue };
-            let key = ResourceKey { resource_type: self.query.resource_type, id };
+            let key = ResourceKey { resource_type: self.query().resource_type, id };
             let token = self.snapshot.vault.id_token(&key);
             rids.extend(
                 statement.query_row(params![sql::SHARD, token], |row| row.get::<_, i64>(0)).optional()?,

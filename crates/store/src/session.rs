@@ -127,6 +127,8 @@ pub struct HistoryPage {
 pub struct SearchPage {
     /// The matches, in the order asked for.
     pub hits: Vec<Stored>,
+    /// What is included with them, each resource once.
+    pub included: Vec<Stored>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Position>,
     /// How many match altogether, when the query asks for it.
@@ -180,11 +182,14 @@ pub trait Session {
     /// Versions, newest first.
     fn history(&mut self, scope: &HistoryScope, page: &Page) -> Result<HistoryPage, StoreError>;
 
-    /// The current resources that match. Every hit was decrypted and checked again with [`Query::matches`].
+    /// The current resources that match, and what is to be included with them. Every hit was decrypted and checked
+    /// again with [`Query::matches`]. There is one query for each type that is searched; they differ in nothing else,
+    /// and their results stand in one order.
     ///
     /// # Errors
-    /// [`StoreError::TooCostly`] if more resources would have to be examined or sorted than the limits allow.
-    fn search(&mut self, query: &Query, page: &Page) -> Result<SearchPage, StoreError>;
+    /// [`StoreError::TooCostly`] if more resources would have to be examined, sorted or included than the limits
+    /// allow.
+    fn search(&mut self, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError>;
 
     /// The originals of current resources, equal as JSON to what went in (with an `id`).
     fn export(

@@ -120,7 +120,10 @@ fn bytes(value: &SearchValue) -> Option<Vec<u8>> {
         },
         SearchValue::Date { start, .. } => number(*start),
         SearchValue::Number { low, .. } | SearchValue::Quantity { low, .. } => float(*low),
-        SearchValue::Composite(_) => return None,
+        SearchValue::Identifier { .. }
+        | SearchValue::Words(_)
+        | SearchValue::Place(..)
+        | SearchValue::Composite(_) => return None,
     };
     bytes.truncate(KEY_BYTES_MAX);
     Some(bytes)

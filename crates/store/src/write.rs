@@ -292,8 +292,8 @@ impl Session for WriteSession<'_> {
         self.snapshot.history(scope, page)
     }
 
-    fn search(&mut self, query: &Query, page: &Page) -> Result<SearchPage, StoreError> {
-        self.snapshot.search(query, page)
+    fn search(&mut self, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError> {
+        self.snapshot.search(queries, page)
     }
 
     fn export(

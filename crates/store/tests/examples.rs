@@ -129,7 +129,7 @@ async fn every_example_comes_back_and_is_found() {
                 panic!("{name}?{parameter} is not understood");
             };
             let page = Page { count: 2000, after: None };
-            let found = store.read(move |session| session.search(&query, &page)).await.unwrap();
+            let found = store.read(move |session| session.search(&[query], &page)).await.unwrap();
             assert!(
                 found.hits.iter().any(|hit| hit.key == *key),
                 "{name}?{parameter}={value} misses {}",

@@ -3,14 +3,14 @@
 
 mod common;
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use common::*;
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
-use ward_base::Timestamp;
 use ward_fhir::search::{self, Handling, Query};
 use ward_store::{Expected, Page, SearchPage, Store, StoreError, Stored};
+use ward_testkit::SearchOracle;
 
 fn parse(name: &str, query: &[(String, String)]) -> Query {
     let parsed = search::parse(resource_type(name), query, Handling::Strict, BASE);
@@ -24,7 +24,7 @@ async fn page(
     page: Page,
 ) -> Result<SearchPage, StoreError> {
     let query = parse(name, query);
-    store.read(move |session| session.search(&query, &page)).await
+    store.read(move |session| session.search(&[query], &page)).await
 }
 
 fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -120,7 +120,7 @@ async fn every_kind_of_value_is_found() {
     let seen = store
         .write(move |transaction| {
             transaction.put(&late, Expected::Absent)?;
-            transaction.search(&query, &Page { count: 5, after: None })
+            transaction.search(&[query], &Page { count: 5, after: None })
         })
         .await;
     assert_eq!(seen.unwrap().hits.len(), 1);
@@ -144,85 +144,6 @@ async fn a_position_of_another_order_is_refused() {
     assert_eq!((counted.total, counted.hits.len()), (Some(3), 0));
 }
 
-/// Type, id, and what is there now with the time it was written.
-type Kept = (String, String, Option<(Value, Timestamp)>);
-
-/// What the store is compared with: everything in a list, every question asked of every resource.
-#[derive(Default)]
-struct Plain {
-    /// In the order in which they were first stored.
-    resources: Vec<Kept>,
-}
-
-impl Plain {
-    fn put(&mut self, resource: &Value, updated: Timestamp) {
-        let key = key_of(resource);
-        let (name, id) = (key.resource_type.name().to_owned(), key.id.as_str().to_owned());
-        let version = Some((resource.clone(), updated));
-        match self.resources.iter_mut().find(|(of, is, _)| *of == name && *is == id) {
-            Some((_, _, current)) => *current = version,
-            None => self.resources.push((name, id, version)),
-        }
-    }
-
-    fn delete(&mut self, name: &str, id: &str) {
-        if let Some((_, _, current)) = self.resources.iter_mut().find(|(of, is, _)| of == name && is == id) {
-            *current = None;
-        }
-    }
-
-    fn search(&self, name: &str, query: &Query) -> Vec<String> {
-        let mut found: Vec<(&str, &Value, Timestamp)> = self
-            .resources
-            .iter()
-            .filter(|(of, _, _)| of == name)
-            .filter_map(|(_, id, current)| {
-                current.as_ref().map(|(value, updated)| (id.as_str(), value, *updated))
-            })
-            .filter(|(id, value, updated)| {
-                query.matches(&search::extract(resource_type(name), value, BASE), id, *updated)
-            })
-            .collect();
-        let sorts: Vec<(&str, bool)> =
-            query.sort.iter().map(|sort| (sort.parameter.code, sort.descending)).collect();
-        found.sort_by(|a, b| {
-            sorts.iter().fold(Ordering::Equal, |order, (by, descending)| {
-                order.then_with(|| compare(by, *descending, a, b))
-            })
-        });
-        found.into_iter().map(|(id, _, _)| id.to_owned()).collect()
-    }
-}
-
-/// The orders that the queries below ask for, written down again in the plainest way.
-fn compare(
-    by: &str,
-    descending: bool,
-    a: &(&str, &Value, Timestamp),
-    b: &(&str, &Value, Timestamp),
-) -> Ordering {
-    let text = |value: &Value, by: &str| match by {
-        "date" => value["effectiveDateTime"]
-            .as_str()
-            .or(value["effectivePeriod"]["start"].as_str())
-            .map(str::to_owned),
-        "birthdate" => value["birthDate"].as_str().map(str::to_owned),
-        "family" => value["name"][0]["family"].as_str().map(str::to_lowercase),
-        other => panic!("{other}"),
-    };
-    let (first, second) = match by {
-        "_id" => (Some(a.0.to_owned()), Some(b.0.to_owned())),
-        "_lastUpdated" => (Some(format!("{:020}", a.2.micros())), Some(format!("{:020}", b.2.micros()))),
-        _ => (text(a.1, by), text(b.1, by)),
-    };
-    match (first, second) {
-        (Some(first), Some(second)) if descending => second.cmp(&first),
-        (Some(first), Some(second)) => first.cmp(&second),
-        // What has no value comes last either way.
-        (first, second) => first.is_none().cmp(&second.is_none()),
-    }
-}
-
 #[derive(Clone, Debug)]
 enum Step {
     Put(Value),
@@ -232,6 +153,8 @@ enum Step {
 const FAMILIES: [&str; 7] = ["Smith", "Smithson", "Lovelace", "Løvelace", "Nuñez", "Li", "J"];
 const CODES: [&str; 4] = ["8480-6", "8462-4", "29463-7", "final"];
 const PEOPLE: [&str; 4] = ["p0", "p1", "p2", "p3"];
+const DOCTORS: [&str; 3] = ["d0", "d1", "d2"];
+const STAYS: [&str; 5] = ["e0", "e1", "e2", "e3", "e4"];
 
 /// Whole days only, so that the plain order of texts is the order of moments.
 fn day() -> impl Strategy<Value = String> {
@@ -244,9 +167,18 @@ fn person() -> impl Strategy<Value = Value> {
         proptest::option::of(day()),
         proptest::option::of(select(vec!["female", "male"])),
         proptest::option::of(0..4),
+        proptest::option::of(select(&DOCTORS[..])),
+        proptest::option::of(select(&PEOPLE[..])),
     );
-    (select(&PEOPLE[..]), optional).prop_map(|(id, (family, birth, gender, identifier))| {
+    (select(&PEOPLE[..]), optional).prop_map(|(id, (family, birth, gender, identifier, doctor, other))| {
         let mut patient = json!({"resourceType": "Patient", "id": id});
+        if let Some(doctor) = doctor {
+            patient["generalPractitioner"] = json!([{"reference": format!("Practitioner/{doctor}")}]);
+        }
+        if let Some(other) = other {
+            patient["link"] =
+                json!([{"other": {"reference": format!("Patient/{other}")}, "type": "seealso"}]);
+        }
         if let Some(family) = family {
             patient["name"] = json!([{"family": family, "given": [FAMILIES[family.len() % 7]]}]);
         }
@@ -264,6 +196,49 @@ fn person() -> impl Strategy<Value = Value> {
     })
 }
 
+fn doctor() -> impl Strategy<Value = Value> {
+    (select(&DOCTORS[..]), select(&FAMILIES[..])).prop_map(
+        |(id, family)| json!({"resourceType": "Practitioner", "id": id, "name": [{"family": family}]}),
+    )
+}
+
+fn stay() -> impl Strategy<Value = Value> {
+    let optional = (
+        proptest::option::of(select(&PEOPLE[..])),
+        proptest::option::of(select(&STAYS[..])),
+        proptest::option::of(select(&DOCTORS[..])),
+    );
+    (select(&STAYS[..]), select(vec!["planned", "finished"]), optional).prop_map(
+        |(id, status, (subject, whole, doctor))| {
+            let mut stay = json!({"resourceType": "Encounter", "id": id, "status": status,
+                "class": {"system": "urn:class", "code": "IMP"}});
+            if let Some(subject) = subject {
+                stay["subject"] = json!({"reference": format!("Patient/{subject}")});
+            }
+            if let Some(whole) = whole {
+                stay["partOf"] = json!({"reference": format!("Encounter/{whole}")});
+            }
+            if let Some(doctor) = doctor {
+                stay["participant"] =
+                    json!([{"individual": {"reference": format!("{BASE}/Practitioner/{doctor}")}}]);
+            }
+            stay
+        },
+    )
+}
+
+fn list() -> impl Strategy<Value = Value> {
+    let entry = prop_oneof![
+        select(&PEOPLE[..]).prop_map(|id| format!("Patient/{id}")),
+        (0..25).prop_map(|number| format!("Observation/o{number}")),
+    ];
+    (select(vec!["l0", "l1"]), vec(entry, 0..6)).prop_map(|(id, entries)| {
+        let entries: Vec<Value> =
+            entries.into_iter().map(|reference| json!({"item": {"reference": reference}})).collect();
+        json!({"resourceType": "List", "id": id, "status": "current", "mode": "working", "entry": entries})
+    })
+}
+
 fn measurement() -> impl Strategy<Value = Value> {
     let when = prop_oneof![
         Just(None),
@@ -275,8 +250,9 @@ fn measurement() -> impl Strategy<Value = Value> {
         }),
     ];
     let what = (select(&CODES[..]), select(vec!["final", "amended"]), proptest::option::of(0..50));
-    (0..25, proptest::option::of(select(&PEOPLE[..])), when, what).prop_map(
-        |(number, subject, when, (code, status, value))| {
+    let links = (proptest::option::of(select(&STAYS[..])), proptest::option::of(select(&DOCTORS[..])));
+    (0..25, proptest::option::of(select(&PEOPLE[..])), when, what, links).prop_map(
+        |(number, subject, when, (code, status, value), (stay, doctor))| {
             let mut one = json!({"resourceType": "Observation", "id": format!("o{number}"), "status": status,
                 "code": {"coding": [{"system": format!("urn:{}", code.len()), "code": code}]}});
             if let Some(subject) = subject {
@@ -284,6 +260,12 @@ fn measurement() -> impl Strategy<Value = Value> {
             }
             if let Some((name, when)) = when {
                 one[name] = when;
+            }
+            if let Some(stay) = stay {
+                one["encounter"] = json!({"reference": format!("Encounter/{stay}")});
+            }
+            if let Some(doctor) = doctor {
+                one["performer"] = json!([{"reference": format!("Practitioner/{doctor}/_history/1")}]);
             }
             if let Some(value) = value {
                 one["valueQuantity"] = json!({"value": value, "unit": "kg"});
@@ -297,8 +279,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => person().prop_map(Step::Put),
         6 => measurement().prop_map(Step::Put),
+        1 => doctor().prop_map(Step::Put),
+        3 => stay().prop_map(Step::Put),
+        1 => list().prop_map(Step::Put),
         1 => (0..25).prop_map(|number| Step::Delete("Observation", format!("o{number}"))),
         1 => select(&PEOPLE[..]).prop_map(|id| Step::Delete("Patient", id.to_owned())),
+        1 => select(&STAYS[..]).prop_map(|id| Step::Delete("Encounter", id.to_owned())),
     ];
     vec(step, 1..60)
 }
@@ -313,7 +299,10 @@ fn date() -> impl Strategy<Value = String> {
     (prefix, value).prop_map(|(prefix, value)| format!("{prefix}{value}"))
 }
 
-fn query() -> impl Strategy<Value = (&'static str, Vec<(String, String)>)> {
+/// Types, parameters, and the resource whose compartment is searched.
+type Asked = (Vec<&'static str>, Vec<(String, String)>, Option<(&'static str, &'static str)>);
+
+fn query() -> impl Strategy<Value = Asked> {
     fn pair(
         name: &'static str,
         value: impl Strategy<Value = String>,
@@ -350,6 +339,18 @@ fn query() -> impl Strategy<Value = (&'static str, Vec<(String, String)>)> {
             pair("identifier", one_of(vec!["1", "urn:1|1", "urn:0|", "urn:0|1", "2,3"])),
             pair("identifier:missing", missing()),
             pair("_id", one_of(vec!["p0", "p3,p1", "nobody"])),
+            pair("_list", one_of(vec!["l0", "l1,l0", "nobody"])),
+            pair("general-practitioner:Practitioner.name", name()),
+            pair("link.family", name()),
+            pair("link.link.general-practitioner.family", name()),
+            pair("_has:Observation:patient:code", code()),
+            pair("_has:Observation:subject:encounter.status", one_of(vec!["planned", "finished"])),
+            pair("_has:Encounter:patient:_has:Observation:encounter:code", code()),
+            pair("_has:Encounter:patient:practitioner.name", name()),
+            pair("_include", one_of(vec!["Patient:general-practitioner", "Patient:link", "*", "Patient:*"])),
+            pair("_include:iterate", one_of(vec!["Patient:link", "Patient:general-practitioner"])),
+            pair("_revinclude", one_of(vec!["Observation:patient", "Encounter:*", "List:item:Patient", "*"])),
+            pair("_revinclude:iterate", one_of(vec!["Encounter:part-of", "Observation:encounter"])),
         ],
         0..4,
     );
@@ -367,9 +368,41 @@ fn query() -> impl Strategy<Value = (&'static str, Vec<(String, String)>)> {
             1 => pair("date:missing", missing()),
             1 => pair("code:not", code()),
             1 => pair("_lastUpdated", one_of(vec!["ge2020", "lt2020"])),
+            1 => pair("_list", one_of(vec!["l0", "l1"])),
+            2 => pair("patient.name", name()),
+            1 => pair("subject:Patient.gender", one_of(vec!["female", "other"])),
+            1 => pair("patient.general-practitioner:Practitioner.family:contains", one_of(vec!["mit", "j"])),
+            1 => pair("patient._has:Encounter:patient:status", one_of(vec!["planned"])),
+            1 => pair("encounter.part-of.part-of.status", one_of(vec!["planned", "finished"])),
+            1 => pair("encounter.status:not", one_of(vec!["planned"])),
+            1 => pair("performer.name", name()),
+            1 => pair("_include", one_of(vec!["Observation:subject", "Observation:encounter", "Observation:performer"])),
+            1 => pair("_include:iterate", one_of(vec!["Encounter:part-of", "Encounter:subject:Patient", "Encounter:participant"])),
         ],
         0..4,
     );
+    let of_any = vec(
+        prop_oneof![
+            pair("_lastUpdated", one_of(vec!["ge2020", "lt2020"])),
+            pair("_id", one_of(vec!["p0,d1,o3,e1"])),
+            pair("_list", one_of(vec!["l0", "l1"])),
+            pair("_include", one_of(vec!["Observation:subject", "Encounter:part-of"])),
+        ],
+        0..2,
+    );
+    let any_sort = one_of(vec!["", "_lastUpdated", "-_lastUpdated", "_id", "-_id"]);
+    let stay_sort = one_of(vec!["", "-_id", "status"]);
+    let of_stay = vec(
+        prop_oneof![
+            pair("status", one_of(vec!["planned", "finished"])),
+            pair("part-of.status", one_of(vec!["planned"])),
+            pair("_has:Encounter:part-of:patient.name", name()),
+            pair("_has:Observation:encounter:code", code()),
+        ],
+        0..3,
+    );
+    let owner =
+        select(vec![("Patient", "p0"), ("Patient", "p1"), ("Practitioner", "d0"), ("Encounter", "e1")]);
     let patient_sort =
         one_of(vec!["", "", "family", "-birthdate", "birthdate,family", "-_id", "_lastUpdated"]);
     let observation_sort =
@@ -380,52 +413,83 @@ fn query() -> impl Strategy<Value = (&'static str, Vec<(String, String)>)> {
         }
         pairs
     };
-    prop_oneof![
-        1 => (of_patient, patient_sort).prop_map(move |query| ("Patient", sorted(query))),
-        3 => (of_observation, observation_sort).prop_map(move |query| ("Observation", sorted(query))),
-    ]
+    let patients = (of_patient, patient_sort).prop_map(move |query| (vec!["Patient"], sorted(query)));
+    let observations =
+        (of_observation, observation_sort).prop_map(move |query| (vec!["Observation"], sorted(query)));
+    let stays = (of_stay, stay_sort).prop_map(move |query| (vec!["Encounter"], sorted(query)));
+    let all = (of_any, any_sort).prop_map(move |query| {
+        (vec!["Encounter", "List", "Observation", "Patient", "Practitioner"], sorted(query))
+    });
+    let any = prop_oneof![2 => patients, 4 => observations, 1 => stays, 2 => all];
+    (any, proptest::option::weighted(0.2, owner)).prop_map(|((kinds, pairs), owner)| (kinds, pairs, owner))
+}
+
+/// One query a type, but for types that are never in the compartment.
+fn queries((kinds, pairs, owner): &Asked) -> Vec<Query> {
+    let of_type = |name: &&str| {
+        let mut query = parse(name, pairs);
+        if let Some((owner, id)) = owner {
+            query.compartment = Some(search::compartment(resource_type(owner), id, query.resource_type)?);
+        }
+        Some(query)
+    };
+    kinds.iter().filter_map(of_type).collect()
 }
 
 fn names(hits: &[Stored]) -> Vec<String> {
-    hits.iter().map(|hit| hit.key.id.as_str().to_owned()).collect()
+    hits.iter().map(|hit| format!("{}/{}", hit.key.resource_type, hit.key.id.as_str())).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn search_is_a_plain_filter(steps in steps(), queries in vec((query(), 1..6u32), 40)) {
+    fn search_gives_what_asking_every_resource_gives(steps in steps(), asked in vec((query(), 1..6u32), 40)) {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let store = open(directory.path());
-            let mut plain = Plain::default();
+            let mut oracle = SearchOracle::new(BASE);
             for step in steps {
                 match step {
-                    Step::Put(resource) => plain.put(&resource, put(&store, &resource).await.unwrap().updated),
+                    Step::Put(resource) => oracle.put(&resource, put(&store, &resource).await.unwrap().updated),
                     Step::Delete(name, id) => {
-                        plain.delete(name, &id);
+                        oracle.delete(resource_type(name), &id);
                         let key = key(name, &id);
                         store.write(move |transaction| transaction.delete(&key, Expected::Any)).await.unwrap();
                     }
                 }
             }
-            for ((name, mut query), count) in queries {
-                query.push(("_total".to_owned(), "accurate".to_owned()));
-                let expected = plain.search(name, &parse(name, &query));
+            for (mut asked, count) in asked {
+                asked.1.push(("_total".to_owned(), "accurate".to_owned()));
+                let expected = oracle.search(&queries(&asked));
                 let (mut found, mut after) = (Vec::new(), None);
                 loop {
-                    let page = page(&store, name, &query, Page { count, after }).await.unwrap();
-                    assert_eq!(page.total, Some(expected.len() as u64), "{name}?{query:?}");
-                    assert!(page.hits.len() <= count as usize);
-                    found.extend(names(&page.hits));
+                    let page = Page { count, after };
+                    let queries = queries(&asked);
+                    let answer = store.read(move |session| {
+                        let answer = session.search(&queries, &page)?;
+                        Ok::<_, StoreError>((queries, answer))
+                    });
+                    let (queries, page) = answer.await.unwrap();
+                    if queries.is_empty() {
+                        break;
+                    }
+                    assert_eq!(page.total, Some(expected.len() as u64), "{asked:?}");
+                    let matches = names(&page.hits);
+                    assert!(matches.len() <= count as usize);
+                    let mut included = names(&page.included);
+                    included.sort();
+                    assert_eq!(included, oracle.included(&queries[0].includes, &matches), "{asked:?}");
+                    found.extend(matches);
                     after = page.next;
                     if after.is_none() {
                         break;
                     }
                 }
-                assert_eq!(found, expected, "{name}?{query:?}");
+                assert_eq!(found, expected, "{asked:?}");
             }
+            store.close().await;
         });
     }
 }

@@ -257,7 +257,7 @@ mod tests {
         let out = root.join("target/fhir-r4-examples/definitions");
         std::fs::create_dir_all(&out).unwrap();
         write(&package, &out).unwrap();
-        for name in ["types.txt", "codes.txt", "search_parameters.txt", "patient_compartment.txt"] {
+        for name in ["types.txt", "codes.txt", "search_parameters.txt", "compartments.txt"] {
             let committed = std::fs::read_to_string(root.join("crates/fhir/definitions").join(name)).unwrap();
             let written = std::fs::read_to_string(out.join(name)).unwrap();
             let difference =

@@ -1,4 +1,4 @@
-//! Reduces the specification's SearchParameters and its patient compartment to two compact text tables.
+//! Reduces the specification's SearchParameters and its compartments to two compact text tables.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::definitions::{load, text};
 
 /// Writes `search_parameters.txt` (`Type code kind targets expression`, tabs between; composites have their
-/// components after the expression) and `patient_compartment.txt` into `out`.
+/// components after the expression) and `compartments.txt` into `out`.
 pub(crate) fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
     let mut lines = BTreeSet::new();
     let definitions = load(package, "SearchParameter-")?;
@@ -48,17 +48,20 @@ pub(crate) fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
     }
     let text_of_lines = lines.into_iter().collect::<Vec<_>>().join("\n");
     std::fs::write(out.join("search_parameters.txt"), text_of_lines + "\n")?;
-    let compartment =
-        load(package, "CompartmentDefinition-patient")?.into_iter().next().context("no compartment")?;
     let mut members = String::new();
-    for resource in compartment["resource"].as_array().into_iter().flatten() {
-        let parameters: Vec<&str> =
-            resource["param"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
-        if !parameters.is_empty() {
-            members.push_str(&format!("{} {}\n", text(resource, "code"), parameters.join(" ")));
+    for name in ["patient", "encounter", "relatedPerson", "practitioner", "device"] {
+        let file = format!("CompartmentDefinition-{name}");
+        let compartment = load(package, &file)?.into_iter().next().context("no compartment")?;
+        for resource in compartment["resource"].as_array().into_iter().flatten() {
+            let parameters: Vec<&str> =
+                resource["param"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            if !parameters.is_empty() {
+                let owner = text(&compartment, "code");
+                members.push_str(&format!("{owner} {} {}\n", text(resource, "code"), parameters.join(" ")));
+            }
         }
     }
-    Ok(std::fs::write(out.join("patient_compartment.txt"), members)?)
+    Ok(std::fs::write(out.join("compartments.txt"), members)?)
 }
 
 /// A parameter that many types share has one expression for all of them: keeps the part that starts at `base`.

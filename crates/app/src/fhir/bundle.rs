@@ -221,8 +221,9 @@ impl Steps {
             }
             (EntryMethod::Get, None, History::Absent, None) => {
                 let pairs = form::pairs(target.query.unwrap_or_default().as_bytes())?;
+                let scope = search::Scope::of_type(kind);
                 let asked =
-                    search::understand(&self.app, &self.account, self.now, kind, pairs, self.handling)?;
+                    search::understand(&self.app, &self.account, self.now, scope, pairs, self.handling)?;
                 Ok(Step::Search(Box::new(asked)))
             }
             _ => unsupported("this interaction is not supported in a Bundle yet"),
@@ -285,7 +286,7 @@ impl Step {
             Self::History { scope: HistoryScope::Instance(key), .. } => Some(key.resource_type),
             Self::History { scope: HistoryScope::Type(kind), .. } => Some(*kind),
             Self::History { scope: HistoryScope::System, .. } => None,
-            Self::Search(asked) => Some(asked.query.resource_type),
+            Self::Search(asked) => asked.kind(),
         }
     }
 
@@ -295,6 +296,9 @@ impl Step {
 
     /// Fails unless the caller may.
     fn permit(&mut self, call: &Call) -> Result<(), Problem> {
+        if let Self::Search(asked) = self {
+            return asked.permit(call);
+        }
         let kind = self.kind();
         call.permit(self.interaction().1, kind)?;
         if let Self::Put { key, creates: false, expected, .. } = self {
@@ -396,9 +400,10 @@ impl Step {
                 Ok(Done::found(Phi::new(text), patients, rows))
             }
             Self::Search(asked) => {
-                let found = session.search(&asked.query, &asked.page())?;
-                let rows = found.hits.len();
-                let patients = found.hits.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
+                let found = asked.run(session)?;
+                let given = || found.hits.iter().chain(&found.included);
+                let rows = given().count();
+                let patients = given().flat_map(|stored| stored.patients.iter().cloned()).collect();
                 let text = search::text(&steps.app, &steps.account, steps.now, asked, found)?;
                 Ok(Done::found(Phi::new(text), patients, rows))
             }

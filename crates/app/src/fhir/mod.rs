@@ -46,18 +46,23 @@ pub(crate) async fn dispatch(
     call.authenticate().await?;
     match (segments.as_slice(), method) {
         ([""], "POST") => bundle::bundle(call, body).await,
-        ([""], _) => Err(Problem::method_not_allowed("POST")),
+        ([""], "GET") => search::by_get(call, search::Scope::system(), target.query).await,
+        ([""], _) => Err(Problem::method_not_allowed("GET, POST")),
+        (["_search"], "POST") => search::by_post(call, search::Scope::system(), target.query, body).await,
+        (["_search"], _) => Err(Problem::method_not_allowed("POST")),
         (["metadata" | "_history"], "POST" | "PUT" | "PATCH" | "DELETE") => {
             Err(Problem::method_not_allowed("GET"))
         }
         (["_history"], "GET") => history::history(call, HistoryScope::System, target.query).await,
-        ([kind], "GET") => search::by_get(call, parse(kind)?, target.query).await,
+        ([kind], "GET") => search::by_get(call, search::Scope::of_type(parse(kind)?), target.query).await,
         ([kind], "POST") => write::create(call, parse(kind)?, body).await,
         ([kind], _) => {
             parse(kind)?;
             Err(Problem::method_not_allowed("GET, POST"))
         }
-        ([kind, "_search"], "POST") => search::by_post(call, parse(kind)?, target.query, body).await,
+        ([kind, "_search"], "POST") => {
+            search::by_post(call, search::Scope::of_type(parse(kind)?), target.query, body).await
+        }
         ([kind, "_search"], _) => {
             parse(kind)?;
             Err(Problem::method_not_allowed("POST"))
@@ -85,6 +90,18 @@ pub(crate) async fn dispatch(
         }
         ([kind, id, "_history"] | [kind, id, "_history", _], _) => {
             key(kind, id)?;
+            Err(Problem::method_not_allowed("GET"))
+        }
+        ([owner, id, kind], "GET") => {
+            let scope = search::Scope::compartment(key(owner, id)?, kind)?;
+            search::by_get(call, scope, target.query).await
+        }
+        ([owner, id, kind, "_search"], "POST") => {
+            let scope = search::Scope::compartment(key(owner, id)?, kind)?;
+            search::by_post(call, scope, target.query, body).await
+        }
+        ([owner, id, kind], _) => {
+            search::Scope::compartment(key(owner, id)?, kind)?;
             Err(Problem::method_not_allowed("GET"))
         }
         _ => Err(Problem::no_such_path()),

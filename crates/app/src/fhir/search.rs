@@ -1,13 +1,15 @@
 //! Search (<https://hl7.org/fhir/R4/search.html>).
 
+use std::collections::HashSet;
+
 use http::StatusCode;
 use ward_audit::Class;
 use ward_base::{Phi, ResourceId, Timestamp};
-use ward_fhir::ResourceType;
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
-use ward_fhir::search::{self, Filter, FilterValue, Handling, Query, Summary, allowed_in_url};
+use ward_fhir::search::{self, FilterValue, Handling, Link, Query, Summary, allowed_in_url};
+use ward_fhir::{ResourceType, compartment};
 use ward_identity::Permission;
-use ward_store::{Page, Position, SearchPage};
+use ward_store::{Page, Position, ResourceKey, SearchPage, Session, Stored};
 use ward_transport::RequestBody;
 
 use super::media;
@@ -27,13 +29,52 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// What clients add to a paging link.
 const LINK_TAKES: [&str; 3] = ["_cursor", "_format", "_pretty"];
 
+/// Where a search was asked: what the address says of it.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    /// The address after the base, such as `Patient`, `Patient/1/Observation` or nothing.
+    place: String,
+    /// The type searched; without one, `_type` says which.
+    kind: Option<ResourceType>,
+    /// The resource whose compartment is searched.
+    owner: Option<ResourceKey>,
+}
+
+impl Scope {
+    /// `[base]/Type`.
+    pub(crate) fn of_type(kind: ResourceType) -> Self {
+        Self { place: kind.name().to_owned(), kind: Some(kind), owner: None }
+    }
+
+    /// `[base]`.
+    pub(crate) const fn system() -> Self {
+        Self { place: String::new(), kind: None, owner: None }
+    }
+
+    /// `[base]/Patient/id/Type`, or `*` for every type.
+    pub(crate) fn compartment(owner: ResourceKey, kind: &str) -> Result<Self, Problem> {
+        if !compartment::OWNERS.contains(&owner.resource_type.name()) {
+            return Err(Problem::no_such_path());
+        }
+        let place = format!("{}/{}/{kind}", owner.resource_type, owner.id.as_str());
+        let kind = if kind == "*" { None } else { Some(super::parse(kind)?) };
+        Ok(Self { place, kind, owner: Some(owner) })
+    }
+}
+
 /// What was asked, understood.
 pub(crate) struct Asked {
+    scope: Scope,
     pairs: Vec<(String, String)>,
-    pub(crate) query: Query,
+    /// One a type. They differ in nothing else.
+    pub(crate) queries: Vec<Query>,
+    /// Whether the types were chosen by whoever asks.
+    named: bool,
     warnings: Vec<Issue>,
     count: u32,
     after: Option<Position>,
+    /// What may be given along with the matches.
+    may_include: HashSet<ResourceType>,
 }
 
 impl Asked {
@@ -46,89 +87,175 @@ impl Asked {
 
     /// The patients that the query names. That nothing was found tells of them, too.
     pub(crate) fn patients(&self) -> Vec<ResourceId> {
-        let of_patients = self.query.resource_type.name() == "Patient";
-        let named = |filter: &Filter| -> Vec<ResourceId> {
-            let id = |value: &FilterValue| match value {
-                FilterValue::Reference { resource_type, id: Some(id), .. }
-                    if resource_type.is_none_or(|kind| kind.name() == "Patient") =>
-                {
-                    ResourceId::parse(id).ok()
-                }
-                FilterValue::Token { code: Some(id), .. }
-                    if of_patients && filter.parameter.code == "_id" =>
-                {
-                    ResourceId::parse(id).ok()
-                }
-                _ => None,
-            };
-            let about_patients = filter.parameter.targets.iter().any(|kind| kind.name() == "Patient");
-            if about_patients || of_patients {
-                filter.values.iter().filter_map(id).collect()
-            } else {
-                Vec::new()
-            }
-        };
-        self.query.filters.iter().flat_map(named).collect()
+        let owner = self.scope.owner.iter().filter(|owner| owner.resource_type.name() == "Patient");
+        let mut named: Vec<ResourceId> = owner.map(|owner| owner.id.clone()).collect();
+        self.queries.iter().for_each(|query| name_patients(query, &mut named));
+        named
+    }
+
+    /// The type that is searched, if it is one.
+    pub(crate) const fn kind(&self) -> Option<ResourceType> {
+        self.scope.kind
     }
 
     /// The page to ask the store for.
     pub(crate) fn page(&self) -> Page {
-        let count = if self.query.summary == Summary::Count { 0 } else { self.count };
-        Page { count, after: self.after.clone() }
+        Page {
+            count: if self.summary() == Summary::Count { 0 } else { self.count },
+            after: self.after.clone(),
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        self.queries.first().map_or(Summary::False, |query| query.summary)
+    }
+
+    /// Narrows the search to what the caller may see, on every way by which it is reached. Fails if nothing is left
+    /// of something that was named.
+    pub(crate) fn permit(&mut self, call: &Call) -> Result<(), Problem> {
+        if self.named {
+            self.queries.iter_mut().try_for_each(|query| permit_query(call, query))?;
+        } else {
+            let mut refused = None;
+            self.queries.retain_mut(|query| match permit_query(call, query) {
+                Ok(()) => true,
+                Err(problem) => {
+                    refused = Some(problem);
+                    false
+                }
+            });
+            if let (true, Some(problem)) = (self.queries.is_empty(), refused) {
+                return Err(problem);
+            }
+        }
+        if self.queries.iter().any(|query| !query.includes.is_empty()) {
+            let may = |kind: &ResourceType| call.permit(Permission::Search, Some(*kind)).is_ok();
+            self.may_include = ResourceType::all().filter(may).collect();
+        }
+        Ok(())
+    }
+
+    /// What the store finds.
+    pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<SearchPage, Problem> {
+        let mut found = session.search(&self.queries, &self.page())?;
+        found.included.retain(|stored| self.may_include.contains(&stored.key.resource_type));
+        Ok(found)
     }
 }
 
-/// `GET [base]/Type?…`: parameters that tell nothing, or a paging link.
-pub(crate) async fn by_get(
-    call: &mut Call,
-    kind: ResourceType,
-    query: Option<&str>,
-) -> Result<Reply, Problem> {
-    let pairs = begin(call, kind, query)?;
-    search(call, kind, pairs).await
+/// Fails unless the caller may search this type, and at least one type that each of its links leads to.
+fn permit_query(call: &Call, query: &mut Query) -> Result<(), Problem> {
+    call.permit(Permission::Search, Some(query.resource_type))?;
+    for link in &mut query.links {
+        match link {
+            Link::Chain { targets, .. } => {
+                let mut refused = None;
+                targets.retain_mut(|target| match permit_query(call, target) {
+                    Ok(()) => true,
+                    Err(problem) => {
+                        refused = Some(problem);
+                        false
+                    }
+                });
+                if let (true, Some(problem)) = (targets.is_empty(), refused) {
+                    return Err(problem);
+                }
+            }
+            Link::Has { source, .. } => permit_query(call, source)?,
+            Link::List(_) => {
+                let list = ResourceType::parse("List").ok_or_else(Problem::internal)?;
+                call.permit(Permission::Search, Some(list))?;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// `POST [base]/Type/_search`.
+/// The patients that a query and its links name by id.
+fn name_patients(query: &Query, named: &mut Vec<ResourceId>) {
+    let of_patients = query.resource_type.name() == "Patient";
+    for filter in &query.filters {
+        let about_patients = filter.parameter.targets.iter().any(|kind| kind.name() == "Patient");
+        if !about_patients && !of_patients {
+            continue;
+        }
+        named.extend(filter.values.iter().filter_map(|value| match value {
+            FilterValue::Reference { resource_type, id: Some(id), .. }
+                if resource_type.is_none_or(|kind| kind.name() == "Patient") =>
+            {
+                ResourceId::parse(id).ok()
+            }
+            FilterValue::Token { code: Some(id), .. } if of_patients && filter.parameter.code == "_id" => {
+                ResourceId::parse(id).ok()
+            }
+            _ => None,
+        }));
+    }
+    for link in &query.links {
+        match link {
+            Link::Chain { targets, .. } => targets.iter().for_each(|target| name_patients(target, named)),
+            Link::Has { source, .. } => name_patients(source, named),
+            Link::List(_) => {}
+        }
+    }
+}
+
+/// `GET [base]/Type?…` and the like: parameters that tell nothing, or a paging link.
+pub(crate) async fn by_get(call: &mut Call, scope: Scope, query: Option<&str>) -> Result<Reply, Problem> {
+    let pairs = begin(call, &scope, query)?;
+    search(call, scope, pairs).await
+}
+
+/// `POST [base]/Type/_search` and the like.
 pub(crate) async fn by_post(
     call: &mut Call,
-    kind: ResourceType,
+    scope: Scope,
     query: Option<&str>,
     body: RequestBody,
 ) -> Result<Reply, Problem> {
-    let mut pairs = begin(call, kind, query)?;
+    let mut pairs = begin(call, &scope, query)?;
     let body = call.body(body, &[FORM], FORM, FORM_BYTES_MAX).await?;
     pairs.extend(form::pairs(&body)?);
-    search(call, kind, pairs).await
+    search(call, scope, pairs).await
 }
 
 /// The parameters that stand in the address, if they may.
-fn begin(call: &mut Call, kind: ResourceType, query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
-    call.doing(Class::Rest, "search", Some(kind));
+fn begin(call: &mut Call, scope: &Scope, query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
+    call.doing(Class::Rest, "search", scope.kind);
     media::acceptable(call, query)?;
-    call.permit(Permission::Search, Some(kind))?;
+    if let Some(kind) = scope.kind {
+        call.permit(Permission::Search, Some(kind))?;
+    }
     let pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
-    let tells = |(name, value): &(String, String)| !allowed_in_url(name, value, kind);
+    let tells = |(name, value): &(String, String)| !may_stand_in_url(scope, name, value);
     if !call.app.settings.allow_phi_in_urls && pairs.iter().any(tells) {
-        return Err(Problem::phi_in_url(kind));
+        return Err(Problem::phi_in_url(&scope.place));
     }
     Ok(pairs)
 }
 
-async fn search(call: &mut Call, kind: ResourceType, pairs: Vec<(String, String)>) -> Result<Reply, Problem> {
+fn may_stand_in_url(scope: &Scope, name: &str, value: &str) -> bool {
+    // Without a type, only what all types have counts, and `Basic` has nothing else of that kind.
+    let kind = scope.kind.or_else(|| ResourceType::parse("Basic"));
+    kind.is_some_and(|kind| allowed_in_url(name, value, kind))
+}
+
+async fn search(call: &mut Call, scope: Scope, pairs: Vec<(String, String)>) -> Result<Reply, Problem> {
     let account = call.account()?;
     let handling = media::preferred_handling(call);
-    let asked = understand(&call.app, &account, call.now, kind, pairs, handling)?;
+    let mut asked = understand(&call.app, &account, call.now, scope, pairs, handling)?;
     call.entry.query = Some(asked.written());
     call.asks_about(asked.patients());
+    asked.permit(call)?;
     let (asked, found) = call
         .app
         .store
         .read(move |session| {
-            let found = session.search(&asked.query, &asked.page())?;
+            let found = asked.run(session)?;
             Ok::<_, Problem>((asked, found))
         })
         .await?;
-    for stored in &found.hits {
+    for stored in found.hits.iter().chain(&found.included) {
         call.touches(&stored.patients, 1);
     }
     Ok(Reply::fhir(StatusCode::OK, text(&call.app, &account, call.now, &asked, found)?))
@@ -139,7 +266,7 @@ pub(crate) fn understand(
     app: &App,
     account: &str,
     now: Timestamp,
-    kind: ResourceType,
+    scope: Scope,
     pairs: Vec<(String, String)>,
     handling: Handling,
 ) -> Result<Asked, Problem> {
@@ -148,20 +275,61 @@ pub(crate) fn understand(
             return Err(Problem::bad_cursor());
         }
         Some((_, link)) => {
-            let cursor = app.cursors.open(link, kind.name(), account, now)?;
+            let cursor = app.cursors.open(link, &scope.place, account, now)?;
             // What is in a link was accepted once.
             (cursor.position()?, Some(cursor.count), cursor.query, Handling::Lenient)
         }
         None => (None, None, pairs, handling),
     };
-    let (mut query, warnings) =
-        search::parse(kind, &pairs, handling, &app.settings.base).map_err(Problem::bad_query)?;
-    let count =
-        counted.unwrap_or_else(|| query.count.unwrap_or(PAGE_SIZE).min(app.settings.limits.page_size));
-    if count == 0 {
-        query.summary = Summary::Count;
+    let (kinds, named) = kinds(&scope, &pairs)?;
+    let understood: Vec<(String, String)> = match scope.kind {
+        Some(_) => pairs.clone(),
+        None => pairs.iter().filter(|(name, _)| name != "_type").cloned().collect(),
+    };
+    let (mut queries, mut warnings) = (Vec::with_capacity(kinds.len()), Vec::new());
+    for kind in kinds {
+        let (mut query, said) =
+            search::parse(kind, &understood, handling, &app.settings.base).map_err(Problem::bad_query)?;
+        if let Some(owner) = &scope.owner {
+            let within = search::compartment(owner.resource_type, owner.id.as_str(), kind);
+            query.compartment = Some(within.ok_or_else(Problem::not_in_compartment)?);
+        }
+        warnings = said;
+        queries.push(query);
     }
-    Ok(Asked { pairs, query, warnings, count, after })
+    let asked_for = queries.first().and_then(|query| query.count);
+    let count = counted.unwrap_or_else(|| asked_for.unwrap_or(PAGE_SIZE).min(app.settings.limits.page_size));
+    if count == 0 {
+        queries.iter_mut().for_each(|query| query.summary = Summary::Count);
+    }
+    Ok(Asked { scope, pairs, queries, named, warnings, count, after, may_include: HashSet::new() })
+}
+
+/// The types that are searched, and whether they were named.
+fn kinds(scope: &Scope, pairs: &[(String, String)]) -> Result<(Vec<ResourceType>, bool), Problem> {
+    if let Some(kind) = scope.kind {
+        return Ok((vec![kind], true));
+    }
+    let mut named = pairs.iter().filter(|(name, _)| name == "_type").flat_map(|(_, value)| value.split(','));
+    let mut kinds = named.try_fold(Vec::new(), |mut kinds, name| {
+        kinds.push(ResourceType::parse(name.trim())?);
+        Some(kinds)
+    });
+    let named = kinds.as_ref().is_none_or(|kinds| !kinds.is_empty());
+    if !named {
+        let belongs = |kind: &ResourceType| {
+            let owner = scope.owner.as_ref();
+            owner.is_none_or(|owner| search::compartment(owner.resource_type, "", *kind).is_some())
+        };
+        kinds = Some(ResourceType::all().filter(belongs).collect());
+    }
+    let mut kinds = kinds.ok_or_else(|| {
+        let words = "`_type` must name resource types of FHIR R4, with `,` between; names are case-sensitive";
+        Problem::malformed(IssueCode::Value, words)
+    })?;
+    kinds.sort_unstable_by_key(|kind| kind.name());
+    kinds.dedup();
+    Ok((kinds, named))
 }
 
 /// The Bundle of what was found.
@@ -173,7 +341,7 @@ pub(crate) fn text(
     found: SearchPage,
 ) -> Result<Vec<u8>, Problem> {
     let links = links(app, account, now, asked, found.next.as_ref())?;
-    bundle(&app.settings.base, &asked.query, found, &links, &asked.warnings)
+    bundle(&app.settings.base, asked, found, &links)
 }
 
 /// The links to this page and the next. What tells anything is sealed.
@@ -184,24 +352,22 @@ fn links(
     asked: &Asked,
     next: Option<&Position>,
 ) -> Result<Vec<(&'static str, String)>, Problem> {
-    let (base, kind, pairs) = (&app.settings.base, asked.query.resource_type, &asked.pairs);
+    let (pairs, place) = (&asked.pairs, &asked.scope.place);
+    let address = format!("{}/{place}", app.settings.base);
+    let address = address.trim_end_matches('/');
     let sealed = |after: Option<&Position>| {
-        let cursor = Cursor::new(kind.name(), pairs, asked.count, after, now);
+        let cursor = Cursor::new(place, pairs, asked.count, after, now);
         let text = app.cursors.seal(&cursor, account, &*app.random);
-        text.map(|text| format!("{base}/{kind}?_cursor={text}"))
+        text.map(|text| format!("{address}?_cursor={text}"))
     };
     let plain = pairs.iter().all(|(name, value)| {
         let harmless =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,:/".contains(&byte));
-        allowed_in_url(name, value, kind) && harmless(name) && harmless(value)
+        may_stand_in_url(&asked.scope, name, value) && harmless(name) && harmless(value)
     });
     let own = if asked.after.is_none() && plain {
         let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Some(if query.is_empty() {
-            format!("{base}/{kind}")
-        } else {
-            format!("{base}/{kind}?{}", query.join("&"))
-        })
+        Some(if query.is_empty() { address.to_owned() } else { format!("{address}?{}", query.join("&")) })
     } else {
         sealed(asked.after.as_ref())
     };
@@ -216,24 +382,24 @@ fn links(
 
 fn bundle(
     base: &str,
-    query: &Query,
+    asked: &Asked,
     found: SearchPage,
     links: &[(&str, String)],
-    warnings: &[Issue],
 ) -> Result<Vec<u8>, Problem> {
     let mut bundle = BundleText::new("searchset", found.total, links);
-    for stored in found.hits {
-        let url = full_url(base, &stored);
-        let body = partial(stored.body, query.summary, &query.elements)?;
-        bundle.entry(&[
-            url.as_bytes(),
-            b",\"resource\":",
-            body.expose(),
-            b",\"search\":{\"mode\":\"match\"}",
-        ]);
-    }
-    if !warnings.is_empty() {
-        let outcome = operation_outcome(warnings).to_string();
+    let elements = asked.queries.first().map_or(&[][..], |query| query.elements.as_slice());
+    let mut add = |found: Vec<Stored>, mode: &[u8]| {
+        found.into_iter().try_for_each(|stored| {
+            let url = full_url(base, &stored);
+            let body = partial(stored.body, asked.summary(), elements)?;
+            bundle.entry(&[url.as_bytes(), b",\"resource\":", body.expose(), mode]);
+            Ok::<_, Problem>(())
+        })
+    };
+    add(found.hits, b",\"search\":{\"mode\":\"match\"}")?;
+    add(found.included, b",\"search\":{\"mode\":\"include\"}")?;
+    if !asked.warnings.is_empty() {
+        let outcome = operation_outcome(&asked.warnings).to_string();
         bundle.entry(&[b"\"resource\":", outcome.as_bytes(), b",\"search\":{\"mode\":\"outcome\"}"]);
     }
     Ok(bundle.finish())

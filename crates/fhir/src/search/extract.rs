@@ -2,8 +2,8 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use super::grammar::Query;
 use super::parameters::{ParameterKind, SearchParameter, parameters};
+use super::query::Query;
 use crate::ResourceType;
 use crate::primitive::Moment;
 
@@ -73,6 +73,19 @@ pub enum SearchValue {
         /// The unit for people.
         unit: Option<String>,
     },
+    /// An identifier and its type, for `:of-type`: beside the token, once for each coding of the type.
+    Identifier {
+        /// The type's system.
+        system: Option<String>,
+        /// The type's code.
+        code: String,
+        /// The identifier's value.
+        value: String,
+    },
+    /// A whole text, normalised, for a search of words.
+    Words(String),
+    /// A place on the earth, in degrees north and east.
+    Place(f64, f64),
     /// One value for each component.
     Composite(Vec<Self>),
 }
@@ -83,12 +96,15 @@ impl std::fmt::Debug for SearchValue {
     }
 }
 
-/// Every value that every parameter of the type finds in `resource`. `base` is this server's FHIR base URL, so that
+/// Every value that every parameter of the type, but those of full text, finds in `resource`. `base` is this server's FHIR base URL, so that
 /// absolute references to itself are known as such.
 pub fn extract(kind: ResourceType, resource: &Value, base: &str) -> Vec<Extracted> {
     let mut all = Vec::with_capacity(32);
     for parameter in parameters(kind) {
-        collect(parameter, resource, base, &mut |value| all.push(Extracted { parameter, value }));
+        // Whole texts are for those who ask for them.
+        if parameter.kind != ParameterKind::Words {
+            collect(parameter, resource, base, &mut |value| all.push(Extracted { parameter, value }));
+        }
     }
     all
 }
@@ -97,8 +113,7 @@ pub fn extract(kind: ResourceType, resource: &Value, base: &str) -> Vec<Extracte
 pub fn extract_for(query: &Query, resource: &Value, base: &str) -> Vec<Extracted> {
     let mut all: Vec<Extracted> = Vec::new();
     let mut done: Vec<u16> = Vec::new();
-    let sorted = query.sort.iter().map(|sort| sort.parameter);
-    for parameter in query.filters.iter().map(|filter| filter.parameter).chain(sorted) {
+    for parameter in query.parameters() {
         if !done.contains(&parameter.position) {
             done.push(parameter.position);
             collect(parameter, resource, base, &mut |value| all.push(Extracted { parameter, value }));
@@ -150,6 +165,12 @@ fn collect(parameter: &SearchParameter, resource: &Value, base: &str, out: &mut 
         parameter.expression.evaluate(resource, &mut |value| present |= value != &Value::Bool(false));
         return out(plain(present.to_string()));
     }
+    if parameter.kind == ParameterKind::Words {
+        let text = if parameter.code == "_text" { resource.pointer("/text/div") } else { Some(resource) };
+        let mut words = String::new();
+        texts(text.unwrap_or(&Value::Null), &mut words);
+        return out(SearchValue::Words(normalize_string(&words)));
+    }
     parameter.expression.evaluate(resource, &mut |element| {
         if parameter.components.is_empty() {
             convert(parameter.kind, element, base, out);
@@ -157,6 +178,23 @@ fn collect(parameter: &SearchParameter, resource: &Value, base: &str, out: &mut 
             composite(parameter, element, resource, base, out);
         }
     });
+}
+
+/// Every text within a value, a blank between them, without the tags of narratives.
+fn texts(value: &Value, out: &mut String) {
+    match value {
+        Value::String(text) => {
+            let mut in_tag = false;
+            out.extend(text.chars().map(|letter| {
+                in_tag = letter == '<' || in_tag && letter != '>';
+                if in_tag || letter == '>' { ' ' } else { letter }
+            }));
+            out.push(' ');
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, out)),
+        Value::Object(members) => members.values().for_each(|member| texts(member, out)),
+        _ => {}
+    }
 }
 
 /// All combinations of the components' values within one element.
@@ -212,7 +250,14 @@ fn convert(kind: ParameterKind, value: &Value, base: &str, out: &mut dyn FnMut(S
             }
         }
         ParameterKind::Quantity => quantity(value, out),
-        ParameterKind::Composite => {}
+        ParameterKind::Place => {
+            if let (Some(latitude), Some(longitude)) =
+                (number(value.get("latitude")), number(value.get("longitude")))
+            {
+                out(SearchValue::Place(latitude, longitude));
+            }
+        }
+        ParameterKind::Composite | ParameterKind::Words => {}
     }
 }
 
@@ -252,6 +297,12 @@ fn token(value: &Value, out: &mut dyn FnMut(SearchValue)) {
                     code: text(value, "value"),
                     text: words,
                 });
+                let types = value.pointer("/type/coding").and_then(Value::as_array);
+                for of in types.into_iter().flatten() {
+                    if let (Some(code), Some(value)) = (text(of, "code"), text(value, "value")) {
+                        out(SearchValue::Identifier { system: text(of, "system"), code, value });
+                    }
+                }
             } else if object.contains_key("code") || object.contains_key("system") {
                 let display = text(value, "display");
                 out(SearchValue::Token {

@@ -1,191 +1,14 @@
+//! From the parameters of a search to a [`Query`].
+
 use super::extract::split_reference;
 use super::parameters::{ParameterKind, SearchParameter, parameter, parameters};
+use super::query::{
+    Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
+    Total,
+};
 use crate::ResourceType;
 use crate::outcome::{Issue, IssueCode};
 use crate::primitive::Moment;
-
-/// A query, understood. Its values are PHI.
-pub struct Query {
-    /// What is searched.
-    pub resource_type: ResourceType,
-    /// All of them must match.
-    pub filters: Vec<Filter>,
-    /// The order; empty means the store's own, which never changes.
-    pub sort: Vec<Sort>,
-    /// The page size that was asked for.
-    pub count: Option<u32>,
-    /// Whether to count all matches.
-    pub total: Total,
-    /// Which part of each resource to give.
-    pub summary: Summary,
-    /// Only these top-level elements, if any are named.
-    pub elements: Vec<String>,
-}
-
-/// One `name=value` of a query.
-pub struct Filter {
-    /// The parameter.
-    pub parameter: &'static SearchParameter,
-    /// What stands after `:`.
-    pub modifier: Option<Modifier>,
-    /// One of them must match.
-    pub values: Vec<FilterValue>,
-}
-
-/// What stands after `:` in a parameter's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modifier {
-    /// Exactly this text.
-    Exact,
-    /// This text anywhere.
-    Contains,
-    /// There is no value, or there is one.
-    Missing,
-    /// No value is one of these.
-    Not,
-    /// By the words for people.
-    Text,
-    /// By the identifier that a reference carries.
-    Identifier,
-    /// A reference to this type.
-    Type(ResourceType),
-}
-
-/// How a value is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefix {
-    /// Within the search's precision.
-    Equal,
-    /// Not that.
-    NotEqual,
-    /// Below.
-    Less,
-    /// Above.
-    Greater,
-    /// Below or equal.
-    LessOrEqual,
-    /// Above or equal.
-    GreaterOrEqual,
-    /// Starts after.
-    StartsAfter,
-    /// Ends before.
-    EndsBefore,
-    /// About the same.
-    Approximately,
-}
-
-/// What a token search says of the system.
-#[derive(Clone, PartialEq, Eq)]
-pub enum TokenSystem {
-    /// Nothing: `code`.
-    Any,
-    /// There must be none: `|code`.
-    None,
-    /// This one: `system|code`.
-    Is(String),
-}
-
-/// One value of a filter. It is PHI, so it cannot be printed.
-#[derive(Clone, PartialEq)]
-pub enum FilterValue {
-    /// `:missing`.
-    Missing(bool),
-    /// A token; no code means any code of the system.
-    Token {
-        /// The system.
-        system: TokenSystem,
-        /// The code.
-        code: Option<String>,
-    },
-    /// `:text` of a token or reference, normalised by the caller of the comparison.
-    Words(String),
-    /// Text, as it was sent.
-    String(String),
-    /// A URI.
-    Uri(String),
-    /// A reference by type and id on this server, by id alone, or by URL.
-    Reference {
-        /// The type, if it is named or the parameter has one target only.
-        resource_type: Option<ResourceType>,
-        /// The id.
-        id: Option<String>,
-        /// Another server's URL, a canonical or a URN.
-        url: Option<String>,
-    },
-    /// A span of time, microseconds, end exclusive.
-    Date {
-        /// How to compare.
-        prefix: Prefix,
-        /// Inclusive.
-        start: i64,
-        /// Exclusive.
-        end: i64,
-    },
-    /// A number and the range that its digits imply.
-    Number {
-        /// How to compare.
-        prefix: Prefix,
-        /// As sent.
-        value: f64,
-        /// Inclusive.
-        low: f64,
-        /// Exclusive.
-        high: f64,
-    },
-    /// A quantity.
-    Quantity {
-        /// How to compare.
-        prefix: Prefix,
-        /// As sent.
-        value: f64,
-        /// Inclusive.
-        low: f64,
-        /// Exclusive.
-        high: f64,
-        /// The unit's system, if one was sent.
-        system: Option<String>,
-        /// The unit's code or text, if one was sent.
-        code: Option<String>,
-    },
-    /// One value for each component.
-    Composite(Vec<Self>),
-}
-
-impl std::fmt::Debug for FilterValue {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("FilterValue(..)")
-    }
-}
-
-/// One key of the order.
-pub struct Sort {
-    /// By its values.
-    pub parameter: &'static SearchParameter,
-    /// Largest first.
-    pub descending: bool,
-}
-
-/// Whether to count all matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Total {
-    /// No.
-    None,
-    /// Exactly.
-    Accurate,
-}
-
-/// Which part of each resource to give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Summary {
-    /// All of it.
-    False,
-    /// The number of matches only.
-    Count,
-    /// Without the narrative.
-    Data,
-    /// The narrative and what must be there.
-    Text,
-}
 
 /// What to do with a parameter that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +24,13 @@ const MOST: usize = 200;
 
 const ELEMENTS_MAX: usize = 64;
 const SORT_KEYS_MAX: usize = 4;
+/// Chains and `_has` within each other.
+const LINKS_DEEP_MAX: usize = 10;
+/// Types that the chains of one search lead to, counted at every step.
+const LINKED_TYPES_MAX: usize = 256;
+const INCLUDES_MAX: usize = 200;
+/// How far `near` looks if nothing is said, in metres.
+const NEAR_METRES: f64 = 10_000.0;
 
 /// Understands decoded `name=value` pairs. Gives the query and warnings, or everything that is wrong.
 ///
@@ -211,15 +41,8 @@ pub fn parse(
     handling: Handling,
     base: &str,
 ) -> Result<(Query, Vec<Issue>), Vec<Issue>> {
-    let mut query = Query {
-        resource_type: kind,
-        filters: Vec::new(),
-        sort: Vec::new(),
-        count: None,
-        total: Total::None,
-        summary: Summary::False,
-        elements: Vec::new(),
-    };
+    let mut query = Query::all(kind);
+    let mut reader = Reader { base, linked_types: 0 };
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     if pairs.len() > MOST {
         return Err(vec![Issue::error(
@@ -228,7 +51,7 @@ pub fn parse(
         )]);
     }
     for (index, (name, value)) in pairs.iter().enumerate() {
-        match query.take(name, value, base) {
+        match reader.take(&mut query, name, value) {
             Ok(()) => {}
             Err(fault) => {
                 let place = position(index);
@@ -270,106 +93,258 @@ fn wrong(words: &str) -> Fault {
     Fault::Wrong(words.to_owned())
 }
 
-impl Query {
-    fn take(&mut self, name: &str, value: &str, base: &str) -> Result<(), Fault> {
+/// Reads the parameters of one search.
+struct Reader<'a> {
+    base: &'a str,
+    linked_types: usize,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, query: &mut Query, name: &str, value: &str) -> Result<(), Fault> {
         match name {
             "_count" => {
-                self.count = Some(value.parse().map_err(|_| wrong("`_count` must be a whole number"))?);
-                return Ok(());
+                query.count = Some(value.parse().map_err(|_| wrong("`_count` must be a whole number"))?);
             }
             "_total" => {
-                self.total = match value {
+                query.total = match value {
                     "none" | "estimate" => Total::None,
                     "accurate" => Total::Accurate,
                     _ => return Err(wrong("`_total` must be none, estimate or accurate")),
                 };
-                return Ok(());
             }
             "_summary" => {
-                self.summary = match value {
-                    "false" => Summary::False,
-                    "count" => Summary::Count,
-                    "data" => Summary::Data,
-                    "text" => Summary::Text,
-                    _ => return Err(wrong("`_summary` must be false, count, data or text")),
-                };
-                return Ok(());
+                query.summary = Summary::parse(value)
+                    .ok_or_else(|| wrong("`_summary` must be false, count, data or text"))?;
             }
             "_elements" => {
-                self.elements =
+                query.elements =
                     value.split(',').take(ELEMENTS_MAX + 1).map(|part| part.trim().to_owned()).collect();
-                if self.elements.len() > ELEMENTS_MAX {
+                if query.elements.len() > ELEMENTS_MAX {
                     return Err(wrong("`_elements` names 64 elements at most"));
                 }
-                return Ok(());
             }
-            "_sort" => return self.sort(value),
-            "_format" | "_pretty" => return Ok(()),
-            _ => {}
+            "_sort" => sort(query, value)?,
+            "_include" | "_include:iterate" | "_include:recurse" => {
+                includes(query, value, false, name.contains(':'))?;
+            }
+            "_revinclude" | "_revinclude:iterate" | "_revinclude:recurse" => {
+                includes(query, value, true, name.contains(':'))?;
+            }
+            "_format" | "_pretty" => {}
+            "_contained" if value == "false" => {}
+            _ => self.condition(query, name, value, 0)?,
         }
+        Ok(())
+    }
+
+    /// One condition, on the resource itself or on others.
+    fn condition(&mut self, query: &mut Query, name: &str, value: &str, depth: usize) -> Result<(), Fault> {
+        if depth > LINKS_DEEP_MAX {
+            return Err(wrong("chains and `_has` go ten steps deep at most"));
+        }
+        if let Some(rest) = name.strip_prefix("_has:") {
+            let link = self.has(query.resource_type, rest, value, depth)?;
+            query.links.push(link);
+            return Ok(());
+        }
+        if let Some((reference, rest)) = name.split_once('.') {
+            let link = self.chain(query.resource_type, reference, rest, value, depth)?;
+            query.links.push(link);
+            return Ok(());
+        }
+        if name == "_list" {
+            let ids: Vec<String> = split_escaped(value, ',').into_iter().map(unescape).collect();
+            if ids.len() > MOST || ids.iter().any(|id| ward_base::ResourceId::parse(id).is_err()) {
+                return Err(wrong("`_list` takes ids of List resources; current lists by name are not kept"));
+            }
+            query.links.push(Link::List(ids));
+            return Ok(());
+        }
+        query.filters.push(self.filter(query.resource_type, name, value)?);
+        Ok(())
+    }
+
+    /// `subject:Patient.name`: what stands before the dot, and the rest.
+    fn chain(
+        &mut self,
+        kind: ResourceType,
+        reference: &str,
+        rest: &str,
+        value: &str,
+        depth: usize,
+    ) -> Result<Link, Fault> {
+        let (code, named) = match reference.split_once(':') {
+            Some((code, name)) => {
+                let named = ResourceType::parse(name);
+                (code, Some(named.ok_or_else(|| wrong("what stands after `:` in a chain must be a type"))?))
+            }
+            None => (reference, None),
+        };
+        let parameter = known(kind, code)?;
+        if parameter.kind != ParameterKind::Reference {
+            return Err(wrong("only parameters that are references can be followed by `.`"));
+        }
+        if named.is_some_and(|named| !parameter.targets.contains(&named)) {
+            return Err(wrong("the reference in the chain never leads to this type"));
+        }
+        let targets = named.as_ref().map_or(parameter.targets.as_slice(), std::slice::from_ref);
+        let (mut found, mut fault) = (Vec::new(), None);
+        for target in targets {
+            self.linked_types += 1;
+            if self.linked_types > LINKED_TYPES_MAX {
+                return Err(wrong(
+                    "the chain leads to too many types; name them, as in `subject:Patient.name`",
+                ));
+            }
+            let mut query = Query::all(*target);
+            match self.condition(&mut query, rest, value, depth + 1) {
+                Ok(()) => found.push(query),
+                // That a parameter is not known to one type does not matter if another knows it.
+                Err(other) => match &fault {
+                    Some(Fault::Wrong(_)) => {}
+                    _ => fault = Some(other),
+                },
+            }
+        }
+        match fault {
+            Some(fault) if found.is_empty() => Err(fault),
+            _ => Ok(Link::Chain { parameter, targets: found }),
+        }
+    }
+
+    /// `Observation:patient:code`: what stands after `_has:`.
+    fn has(&mut self, kind: ResourceType, rest: &str, value: &str, depth: usize) -> Result<Link, Fault> {
+        let shape = || wrong("`_has` is written like `_has:Observation:patient:code`");
+        let (source, rest) = rest.split_once(':').ok_or_else(shape)?;
+        let (code, rest) = rest.split_once(':').ok_or_else(shape)?;
+        let source = ResourceType::parse(source).ok_or_else(shape)?;
+        let parameter = known(source, code)?;
+        if parameter.kind != ParameterKind::Reference || !parameter.targets.contains(&kind) {
+            return Err(wrong(
+                "the second part of `_has` must be a reference that leads to the type searched",
+            ));
+        }
+        self.linked_types += 1;
+        let mut query = Query::all(source);
+        self.condition(&mut query, rest, value, depth + 1)?;
+        Ok(Link::Has { parameter, source: Box::new(query) })
+    }
+
+    fn filter(&self, kind: ResourceType, name: &str, value: &str) -> Result<Filter, Fault> {
         let (code, modifier) = match name.split_once(':') {
             Some((code, modifier)) => (code, Some(modifier)),
             None => (name, None),
         };
-        if code.contains('.')
-            || matches!(code, "_has" | "_include" | "_revinclude" | "_contained" | "_filter" | "_list")
-        {
-            let words = "chains, `_has`, `_include` and `_revinclude` are not supported yet; search in steps";
-            return Err(Fault::Unknown(words.to_owned()));
-        }
-        let Some(parameter) = parameter(self.resource_type, code) else {
-            let known: Vec<&str> = parameters(self.resource_type).iter().map(|known| known.code).collect();
-            let kind = self.resource_type.name();
-            return Err(Fault::Unknown(format!("{kind} has no such parameter; it has {}", known.join(", "))));
-        };
+        let parameter = known(kind, code)?;
         let modifier = modifier.map(|modifier| read_modifier(modifier, parameter)).transpose()?;
         let parts = split_escaped(value, ',');
         if parts.len() > MOST {
             return Err(wrong("too many values in one parameter"));
         }
-        let values = parts
-            .iter()
-            .map(|part| read_value(part, parameter, modifier, base))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.filters.push(Filter { parameter, modifier, values });
-        Ok(())
-    }
-
-    fn sort(&mut self, value: &str) -> Result<(), Fault> {
-        if value.split(',').nth(SORT_KEYS_MAX).is_some() {
-            return Err(wrong("`_sort` has four keys at most"));
-        }
-        for key in value.split(',') {
-            let (code, descending) = match key.trim().strip_prefix('-') {
-                Some(code) => (code, true),
-                None => (key.trim(), false),
-            };
-            match parameter(self.resource_type, code) {
-                Some(parameter) if parameter.kind != ParameterKind::Composite => {
-                    self.sort.push(Sort { parameter, descending });
-                }
-                _ => {
-                    return Err(wrong(
-                        "`_sort` must name parameters of this type, with `-` before for descending",
-                    ));
-                }
-            }
-        }
-        if self.sort.len() > SORT_KEYS_MAX {
-            return Err(wrong("`_sort` has four keys at most"));
-        }
-        Ok(())
+        let values = parts.iter().map(|part| read_value(part, parameter, modifier, self.base));
+        Ok(Filter { parameter, modifier, values: values.collect::<Result<_, _>>()? })
     }
 }
 
+fn known(kind: ResourceType, code: &str) -> Result<&'static SearchParameter, Fault> {
+    parameter(kind, code).ok_or_else(|| {
+        let known: Vec<&str> = parameters(kind).iter().map(|known| known.code).collect();
+        Fault::Unknown(format!("{kind} has no such parameter; it has {}", known.join(", ")))
+    })
+}
+
+fn sort(query: &mut Query, value: &str) -> Result<(), Fault> {
+    for key in value.split(',').take(SORT_KEYS_MAX + 1) {
+        let (code, descending) = match key.trim().strip_prefix('-') {
+            Some(code) => (code, true),
+            None => (key.trim(), false),
+        };
+        match parameter(query.resource_type, code) {
+            Some(parameter) if parameter.kind.has_order() => query.sort.push(Sort { parameter, descending }),
+            _ => {
+                let words = "`_sort` must name parameters of this type, with `-` before for descending";
+                return Err(wrong(words));
+            }
+        }
+    }
+    if query.sort.len() > SORT_KEYS_MAX {
+        return Err(wrong("`_sort` has four keys at most"));
+    }
+    Ok(())
+}
+
+/// `Observation:subject`, `Observation:subject:Patient`, `Observation:*` or `*`.
+fn includes(query: &mut Query, value: &str, reverse: bool, iterate: bool) -> Result<(), Fault> {
+    let kind = query.resource_type;
+    let mut parts = value.split(':');
+    let (source, code, target, more) = (parts.next(), parts.next(), parts.next(), parts.next());
+    let shape = || {
+        wrong(
+            "`_include` and `_revinclude` are written like `Observation:subject`, with `:Patient` after it for one type only",
+        )
+    };
+    if more.is_some() {
+        return Err(shape());
+    }
+    let target = match target {
+        Some(name) => Some(ResourceType::parse(name).ok_or_else(shape)?),
+        None => None,
+    };
+    let mut add = |source, parameter, target| {
+        query.includes.push(Include { source, parameter, target, reverse, iterate });
+    };
+    match (source, code) {
+        (Some("*"), None) if reverse => {
+            let leads_here = |source: &ResourceType| {
+                parameters(*source).iter().any(|parameter| parameter.targets.contains(&kind))
+            };
+            ResourceType::all().filter(leads_here).for_each(|source| add(source, None, Some(kind)));
+        }
+        (Some("*"), None) => add(kind, None, None),
+        (Some(source), Some(code)) => {
+            let source = ResourceType::parse(source).ok_or_else(shape)?;
+            let parameter = if code == "*" { None } else { Some(known(source, code)?) };
+            if let Some(parameter) = parameter
+                && (parameter.kind != ParameterKind::Reference
+                    || target.is_some_and(|target| !parameter.targets.contains(&target)))
+            {
+                return Err(wrong(
+                    "what is included must be a reference, and lead to the type that is named",
+                ));
+            }
+            add(source, parameter, target);
+        }
+        _ => return Err(shape()),
+    }
+    if query.includes.len() > INCLUDES_MAX {
+        return Err(wrong("too many `_include` and `_revinclude`"));
+    }
+    Ok(())
+}
+
+/// A search in a compartment: what it must belong to, for a query of this type. Nothing if no resource of the type
+/// ever does.
+pub fn compartment(owner: ResourceType, id: &str, kind: ResourceType) -> Option<Compartment> {
+    let parameters: Vec<&'static SearchParameter> =
+        crate::compartment::parameters(owner, kind).iter().filter_map(|code| parameter(kind, code)).collect();
+    (owner == kind || !parameters.is_empty()).then(|| Compartment {
+        resource_type: owner,
+        id: id.to_owned(),
+        parameters,
+    })
+}
+
 fn read_modifier(text: &str, parameter: &SearchParameter) -> Result<Modifier, Fault> {
-    use ParameterKind::{Composite, Reference, String, Token, Uri};
+    use ParameterKind::{Composite, Place, Reference, String, Token, Uri, Words};
     let modifier = match (text, parameter.kind) {
-        ("missing", kind) if kind != Composite => Modifier::Missing,
+        ("missing", kind) if !matches!(kind, Composite | Place | Words) => Modifier::Missing,
         ("exact", String) => Modifier::Exact,
         ("contains", String | Uri) => Modifier::Contains,
         ("not", Token) => Modifier::Not,
         ("text", Token) => Modifier::Text,
+        ("of-type", Token) if parameter.code == "identifier" => Modifier::OfType,
+        ("below", Uri) => Modifier::Below,
+        ("above", Uri) => Modifier::Above,
         ("identifier", Reference) => Modifier::Identifier,
         (name, Reference) if ResourceType::parse(name).is_some() => {
             ResourceType::parse(name).map(Modifier::Type).ok_or_else(|| wrong("no such type"))?
@@ -398,6 +373,22 @@ fn read_value(
         }
         Some(Modifier::Text) => return Ok(FilterValue::Words(unescape(text))),
         Some(Modifier::Identifier) => return Ok(token(text)),
+        Some(Modifier::OfType) => {
+            let parts = split_escaped(text, '|');
+            let [system, code, value] = parts.as_slice() else {
+                return Err(wrong(
+                    "`:of-type` takes the type's system, its code and the value, with `|` between",
+                ));
+            };
+            if code.is_empty() || value.is_empty() {
+                return Err(wrong("`:of-type` needs the type's code and the value"));
+            }
+            return Ok(FilterValue::Identifier {
+                system: Some(unescape(system)).filter(|system| !system.is_empty()),
+                code: unescape(code),
+                value: unescape(value),
+            });
+        }
         Some(Modifier::Type(kind)) => {
             return Ok(FilterValue::Reference {
                 resource_type: Some(kind),
@@ -460,8 +451,38 @@ fn read_plain(
                 |index: usize| parts.get(index).map(|part| unescape(part)).filter(|part| !part.is_empty());
             FilterValue::Quantity { prefix, value, low, high, system: part(1), code: part(2) }
         }
+        ParameterKind::Words => FilterValue::Words(unescape(text)),
+        ParameterKind::Place => near(text)?,
         ParameterKind::Composite => return Err(wrong("a composite cannot stand here")),
     })
+}
+
+/// `latitude|longitude|distance|unit` (<https://hl7.org/fhir/R4/location.html#positional>).
+fn near(text: &str) -> Result<FilterValue, Fault> {
+    let fault = || wrong("`near` is written like -83.69|42.26|11.2|km, in km, m or [mi_us]");
+    let mut parts = text.split('|');
+    let mut number = |most: f64| {
+        let number = parts.next().map(str::trim).filter(|part| !part.is_empty());
+        let number = number.map(|part| part.parse::<f64>().map_err(|_| fault())).transpose()?;
+        if number.is_some_and(|number| !number.is_finite() || number.abs() > most) {
+            Err(fault())
+        } else {
+            Ok(number)
+        }
+    };
+    let (latitude, longitude) = (number(90.0)?.ok_or_else(fault)?, number(180.0)?.ok_or_else(fault)?);
+    let distance = number(f64::MAX)?;
+    let metres = match parts.next().map_or("km", str::trim) {
+        "km" | "" => 1_000.0,
+        "m" => 1.0,
+        "[mi_us]" | "[mi_i]" | "mi" => 1_609.344,
+        _ => return Err(fault()),
+    };
+    if parts.next().is_some() || distance.is_some_and(|distance| distance < 0.0) {
+        return Err(fault());
+    }
+    let distance = distance.map_or(NEAR_METRES, |distance| distance * metres);
+    Ok(FilterValue::Near { latitude, longitude, distance })
 }
 
 fn token(text: &str) -> FilterValue {

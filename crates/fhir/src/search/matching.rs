@@ -2,19 +2,40 @@
 
 use ward_base::Timestamp;
 
+use crate::ResourceType;
+
 use super::extract::{Extracted, SearchValue, normalize_string, plain};
-use super::grammar::{Filter, FilterValue, Modifier, Prefix, Query, TokenSystem};
+use super::query::{Compartment, Filter, FilterValue, Modifier, Prefix, Query, TokenSystem};
 
 impl Query {
-    /// Whether a resource matches: `extracted` are its values (for the query's parameters at least), `id` and
-    /// `updated` what the server knows of it.
+    /// Whether a resource matches by itself: `extracted` are its values (for the query's parameters at least), `id`
+    /// and `updated` what the server knows of it. What the query's links demand of other resources is left open.
     pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
         self.filters.iter().all(|filter| filter.matches(extracted, id, updated))
+            && self
+                .compartment
+                .as_ref()
+                .is_none_or(|compartment| compartment.holds(self.resource_type, extracted, id))
+    }
+}
+
+impl Compartment {
+    fn holds(&self, kind: ResourceType, extracted: &[Extracted], id: &str) -> bool {
+        (kind == self.resource_type && id == self.id)
+            || extracted.iter().any(|one| {
+                let SearchValue::Reference { resource_type, id: Some(id), .. } = &one.value else {
+                    return false;
+                };
+                *resource_type == Some(self.resource_type)
+                    && *id == self.id
+                    && self.parameters.iter().any(|parameter| std::ptr::eq(*parameter, one.parameter))
+            })
     }
 }
 
 impl Filter {
-    fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
+    /// Whether a resource meets this one condition; see [`Query::matches`].
+    pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
         let own: Vec<SearchValue>;
         let values: Vec<&SearchValue> = match self.parameter.code {
             "_id" => {
@@ -67,6 +88,18 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
         (FilterValue::Words(words), SearchValue::Token { text: Some(text), .. }) => {
             normalize_string(text).contains(&normalize_string(words))
         }
+        (FilterValue::Words(wanted), SearchValue::Words(text)) => {
+            let wanted = normalize_string(wanted);
+            let mut wanted = words(&wanted).peekable();
+            wanted.peek().is_some() && wanted.all(|word| words(text).any(|other| other == word))
+        }
+        (
+            FilterValue::Identifier { system, code, value },
+            SearchValue::Identifier { system: of, code: is, value: at },
+        ) => (system.is_none() || system == of) && code == is && value == at,
+        (FilterValue::Near { latitude, longitude, distance }, SearchValue::Place(north, east)) => {
+            metres((*latitude, *longitude), (*north, *east)) <= *distance
+        }
         (FilterValue::String(wanted), SearchValue::String(text)) => match modifier {
             Some(Modifier::Exact) => wanted == text,
             Some(Modifier::Contains) => normalize_string(text).contains(&normalize_string(wanted)),
@@ -74,6 +107,8 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
         },
         (FilterValue::Uri(wanted), SearchValue::Uri(uri)) => match modifier {
             Some(Modifier::Contains) => uri.contains(wanted.as_str()),
+            Some(Modifier::Below) => is_below(uri, wanted),
+            Some(Modifier::Above) => is_below(wanted, uri),
             _ => uri == wanted,
         },
         (FilterValue::Uri(wanted), SearchValue::Reference { url: Some(uri), .. }) => uri == wanted,
@@ -112,6 +147,26 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
         }
         _ => false,
     }
+}
+
+/// The words of a normalised text.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Whether `uri` is `root` or a path under it.
+fn is_below(uri: &str, root: &str) -> bool {
+    let root = root.strip_suffix('/').unwrap_or(root);
+    uri.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The way between two places on a sphere (the haversine formula), given as degrees north and east.
+fn metres((north, east): (f64, f64), (other_north, other_east): (f64, f64)) -> f64 {
+    const EARTH_RADIUS: f64 = 6_371_008.8;
+    let half = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
+    let parallel = north.to_radians().cos() * other_north.to_radians().cos();
+    let square = half(north, other_north) + parallel * half(east, other_east);
+    2.0 * EARTH_RADIUS * square.clamp(0.0, 1.0).sqrt().asin()
 }
 
 /// Compares spans of time as <https://hl7.org/fhir/R4/search.html#prefix> says.
@@ -154,7 +209,7 @@ fn numbers(prefix: Prefix, value: f64, (low, high): (f64, f64), (from, to): (f64
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Handling, extract, extract_for, parse};
+    use super::super::{Handling, ParameterKind, extract, extract_for, parse};
     use crate::ResourceType;
     use serde_json::{Value, json};
     use ward_base::Timestamp;
@@ -169,9 +224,11 @@ mod tests {
             parse(kind, &pairs, Handling::Strict, BASE).unwrap_or_else(|issues| panic!("{issues:?}"));
         let id = resource["id"].as_str().unwrap_or("x");
         let updated = Timestamp(1_767_225_600_000_000);
-        let all = query.matches(&extract(kind, resource, BASE), id, updated);
-        assert_eq!(all, query.matches(&extract_for(&query, resource, BASE), id, updated));
-        all
+        let own = query.matches(&extract_for(&query, resource, BASE), id, updated);
+        if query.parameters().all(|parameter| parameter.kind != ParameterKind::Words) {
+            assert_eq!(own, query.matches(&extract(kind, resource, BASE), id, updated));
+        }
+        own
     }
 
     #[test]
@@ -257,10 +314,19 @@ mod tests {
             ("name:Zqx", "1"),
             ("birthdate", "Zqx"),
             ("_count", "Zqx"),
-            ("general-practitioner.name", "Zqx"),
+            ("general-practitioner.Zqx", "1"),
+            ("link.link.link.link.link.link.link.link.link.link.link._id", "Zqx"),
             ("_sort", "Zqx"),
             ("name", ""),
-            ("identifier:of-type", "Zqx|MR|8"),
+            ("identifier:of-type", "Zqx|8"),
+            ("general-practitioner:Zqx.name", "1"),
+            ("name.family", "Zqx"),
+            ("_has:Zqx:patient:code", "1"),
+            ("_has:Observation:code:status", "Zqx"),
+            ("_include", "Zqx"),
+            ("_revinclude", "Observation:Zqx"),
+            ("_list", "Zqx/1"),
+            ("_summary", "true!Zqx"),
             ("general-practitioner:text", "Zqx"),
             ("_has:Zqx", "1"),
             ("name:missing", "Zqx"),
@@ -275,9 +341,51 @@ mod tests {
         assert_eq!(lenient.unwrap_or_else(|_| panic!()).1.len(), 1);
     }
 
+    #[test]
+    fn texts_places_uris_and_typed_identifiers_match() {
+        let location = json!({
+            "resourceType": "Location", "position": {"latitude": 48.2082, "longitude": 16.3738},
+            "text": {"status": "generated", "div": "<div><p>Stephans<b>platz</b> 3</p></div>"}, "description": "By the church",
+            "identifier": [{"type": {"coding": [{"system": "urn:t", "code": "SN"}]}, "value": "77"}],
+        });
+        let value_set = json!({"resourceType": "ValueSet", "url": "http://a.test/vs/1", "status": "draft"});
+        for (resource, query, expected) in [
+            (&location, ("near", "48.2|16.37|1|km"), true),
+            (&location, ("near", "48.2|16.37|900|m"), false),
+            (&location, ("near", "48.2|16.37"), true),
+            (&location, ("near", "-48.2|16.37|100|[mi_us]"), false),
+            (&location, ("_text", "stephans 3"), true),
+            (&location, ("_text", "church"), false),
+            (&location, ("_content", "CHURCH stephans"), true),
+            (&location, ("_content", "churches"), false),
+            (&location, ("_content", "churches,by"), true),
+            (&location, ("identifier:of-type", "urn:t|SN|77"), true),
+            (&location, ("identifier:of-type", "|SN|77"), true),
+            (&location, ("identifier:of-type", "urn:u|SN|77"), false),
+            (&location, ("identifier:of-type", "urn:t|SN|7"), false),
+            (&value_set, ("url:below", "http://a.test/vs"), true),
+            (&value_set, ("url:below", "http://a.test/vs/"), true),
+            (&value_set, ("url:below", "http://a.test/v"), false),
+            (&value_set, ("url:above", "http://a.test/vs/1/2"), true),
+            (&value_set, ("url:above", "http://a.test/vs/12"), false),
+        ] {
+            assert_eq!(matches(resource, &[query]), expected, "{query:?}");
+        }
+        let kind = ResourceType::parse("Location").unwrap();
+        for (name, value) in [
+            ("near", "x|1"),
+            ("near", "91|0"),
+            ("near", "1|1|1|parsec"),
+            ("near", "1|1|-1"),
+            ("_sort", "near"),
+        ] {
+            assert!(parse(kind, &[(name.to_owned(), value.to_owned())], Handling::Strict, BASE).is_err());
+        }
+    }
+
     proptest::proptest! {
         #[test]
-        fn arbitrary_queries_never_panic(name in "[a-z_:.-]{0,12}", value in "\\PC{0,20}", index in 0_usize..40) {
+        fn arbitrary_queries_never_panic(name in "[a-zA-Z_:.-]{0,12}|(_has:Observation:(patient|subject):|patient\\.|subject:Patient\\.|_include){0,4}[a-z_:.]{0,9}", value in "\\PC{0,20}", index in 0_usize..40) {
             let kind = ResourceType::parse("Observation").unwrap();
             let known = super::super::parameters(kind);
             for name in [name.as_str(), known[index % known.len()].code] {

@@ -8,11 +8,14 @@ mod extract;
 mod grammar;
 mod matching;
 mod parameters;
+mod query;
 mod url;
 
 pub use extract::{Extracted, SearchValue, extract, extract_for, extract_parameter, normalize_string};
-pub use grammar::{
-    Filter, FilterValue, Handling, Modifier, Prefix, Query, Sort, Summary, TokenSystem, Total, parse,
-};
+pub use grammar::{Handling, compartment, parse};
 pub use parameters::{Component, ParameterKind, SearchParameter, parameter, parameters};
+pub use query::{
+    Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
+    Total,
+};
 pub use url::allowed_in_url;

@@ -25,6 +25,17 @@ pub enum ParameterKind {
     Quantity,
     /// A URI.
     Uri,
+    /// Words anywhere in a text: `_text` and `_content`. Not indexed.
+    Words,
+    /// A place on the earth: `near`. Not indexed.
+    Place,
+}
+
+impl ParameterKind {
+    /// Whether results can be ordered by it.
+    pub const fn has_order(self) -> bool {
+        !matches!(self, Self::Composite | Self::Words | Self::Place)
+    }
 }
 
 /// One search parameter of one resource type.
@@ -102,12 +113,15 @@ fn kind_of(name: &str) -> Option<ParameterKind> {
 
 fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
     let [_, code, kind, targets, expression, components] = line else { return None };
-    // Full-text search and stored queries have no expression.
-    if expression.is_empty() {
-        return None;
-    }
-    let kind = kind_of(kind)?;
-    let expression = Expression::compile(expression)?;
+    let kind = match *code {
+        "_text" | "_content" => ParameterKind::Words,
+        "near" => ParameterKind::Place,
+        // Stored queries and `_filter` have no expression.
+        _ if expression.is_empty() => return None,
+        _ => kind_of(kind)?,
+    };
+    let expression =
+        if kind == ParameterKind::Words { Expression::default() } else { Expression::compile(expression)? };
     let components = components
         .split(';')
         .filter(|part| !part.is_empty())

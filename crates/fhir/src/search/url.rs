@@ -4,18 +4,21 @@ use super::parameters::{ParameterKind, parameter};
 use crate::ResourceType;
 
 /// Parameters that shape a result, or name nothing but versions and times of this server.
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 14] = [
     "_count",
     "_cursor",
     "_elements",
     "_format",
     "_include",
+    "_include:iterate",
     "_lastUpdated",
     "_pretty",
     "_revinclude",
+    "_revinclude:iterate",
     "_sort",
     "_summary",
     "_total",
+    "_type",
 ];
 
 /// Whether `name=value` may stand in a URL: it shapes the result only, or refers to a resource by an id that this

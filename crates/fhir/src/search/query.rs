@@ -1,0 +1,313 @@
+//! What a search asks for, once it is understood.
+
+use super::parameters::SearchParameter;
+use crate::ResourceType;
+
+/// A query, understood. Its values are PHI.
+pub struct Query {
+    /// What is searched.
+    pub resource_type: ResourceType,
+    /// All of them must match.
+    pub filters: Vec<Filter>,
+    /// Conditions on other resources, all of which must hold.
+    pub links: Vec<Link>,
+    /// Only what is in it, if one is named.
+    pub compartment: Option<Compartment>,
+    /// What to give along with the matches.
+    pub includes: Vec<Include>,
+    /// The order; empty means the store's own, which never changes.
+    pub sort: Vec<Sort>,
+    /// The page size that was asked for.
+    pub count: Option<u32>,
+    /// Whether to count all matches.
+    pub total: Total,
+    /// Which part of each resource to give.
+    pub summary: Summary,
+    /// Only these top-level elements, if any are named.
+    pub elements: Vec<String>,
+}
+
+impl Query {
+    /// A query for everything of a type.
+    pub const fn all(resource_type: ResourceType) -> Self {
+        Self {
+            resource_type,
+            filters: Vec::new(),
+            links: Vec::new(),
+            compartment: None,
+            includes: Vec::new(),
+            sort: Vec::new(),
+            count: None,
+            total: Total::None,
+            summary: Summary::False,
+            elements: Vec::new(),
+        }
+    }
+
+    /// Whether it is for everything of its type.
+    pub fn is_all(&self) -> bool {
+        self.filters.is_empty() && self.links.is_empty() && self.compartment.is_none()
+    }
+
+    /// Every parameter whose values are needed to say whether a resource matches, and where it stands. Some come
+    /// more than once.
+    pub fn parameters(&self) -> impl Iterator<Item = &'static SearchParameter> {
+        let followed = self.links.iter().filter_map(|link| match link {
+            Link::Chain { parameter, .. } => Some(*parameter),
+            Link::Has { .. } | Link::List(_) => None,
+        });
+        let belonging =
+            self.compartment.iter().flat_map(|compartment| compartment.parameters.iter().copied());
+        let filtered = self.filters.iter().map(|filter| filter.parameter);
+        filtered.chain(followed).chain(belonging).chain(self.sort.iter().map(|sort| sort.parameter))
+    }
+}
+
+/// A condition on other resources. Whoever has the resources decides it: [`Query::matches`] does not.
+pub enum Link {
+    /// A chain, `subject.name=…`: a reference of `parameter` leads to a resource that meets one of `targets`, which
+    /// are of different types.
+    Chain {
+        /// The reference that is followed.
+        parameter: &'static SearchParameter,
+        /// What it leads to.
+        targets: Vec<Query>,
+    },
+    /// `_has:Observation:patient:code=…`: a resource that meets `source` refers to this one by its `parameter`.
+    Has {
+        /// The reference, a parameter of the source.
+        parameter: &'static SearchParameter,
+        /// What refers here.
+        source: Box<Query>,
+    },
+    /// `_list`: an entry of one of these lists refers to this one.
+    List(Vec<String>),
+}
+
+/// A compartment (<https://hl7.org/fhir/R4/compartmentdefinition.html>): a resource, and what refers to it.
+#[derive(Clone)]
+pub struct Compartment {
+    /// The type of the resource that it is named after.
+    pub resource_type: ResourceType,
+    /// Its id.
+    pub id: String,
+    /// The parameters by which a resource of the query's type belongs to it: one of them does.
+    pub parameters: Vec<&'static SearchParameter>,
+}
+
+/// What to give along with the matches.
+#[derive(Clone)]
+pub struct Include {
+    /// The type whose references are followed.
+    pub source: ResourceType,
+    /// Which of its references; all of them if none is named.
+    pub parameter: Option<&'static SearchParameter>,
+    /// Only to resources of this type, if one is named.
+    pub target: Option<ResourceType>,
+    /// Whether the source is given for the target (`_revinclude`) or the target for the source (`_include`).
+    pub reverse: bool,
+    /// Whether what was included is looked at as well (`:iterate`).
+    pub iterate: bool,
+}
+
+/// One `name=value` of a query.
+pub struct Filter {
+    /// The parameter.
+    pub parameter: &'static SearchParameter,
+    /// What stands after `:`.
+    pub modifier: Option<Modifier>,
+    /// One of them must match.
+    pub values: Vec<FilterValue>,
+}
+
+/// What stands after `:` in a parameter's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modifier {
+    /// Exactly this text.
+    Exact,
+    /// This text anywhere.
+    Contains,
+    /// There is no value, or there is one.
+    Missing,
+    /// No value is one of these.
+    Not,
+    /// By the words for people.
+    Text,
+    /// By the identifier that a reference carries.
+    Identifier,
+    /// A reference to this type.
+    Type(ResourceType),
+    /// By the type of an identifier, its system and its value.
+    OfType,
+    /// This URI, or one that begins with it.
+    Below,
+    /// This URI, or one that it begins with.
+    Above,
+}
+
+/// How a value is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// Within the search's precision.
+    Equal,
+    /// Not that.
+    NotEqual,
+    /// Below.
+    Less,
+    /// Above.
+    Greater,
+    /// Below or equal.
+    LessOrEqual,
+    /// Above or equal.
+    GreaterOrEqual,
+    /// Starts after.
+    StartsAfter,
+    /// Ends before.
+    EndsBefore,
+    /// About the same.
+    Approximately,
+}
+
+/// What a token search says of the system.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TokenSystem {
+    /// Nothing: `code`.
+    Any,
+    /// There must be none: `|code`.
+    None,
+    /// This one: `system|code`.
+    Is(String),
+}
+
+/// One value of a filter. It is PHI, so it cannot be printed.
+#[derive(Clone, PartialEq)]
+pub enum FilterValue {
+    /// `:missing`.
+    Missing(bool),
+    /// A token; no code means any code of the system.
+    Token {
+        /// The system.
+        system: TokenSystem,
+        /// The code.
+        code: Option<String>,
+    },
+    /// `:text` of a token, and full text.
+    Words(String),
+    /// `:of-type` of an identifier: `system|code|value`.
+    Identifier {
+        /// The system of the identifier's type.
+        system: Option<String>,
+        /// The code of the identifier's type.
+        code: String,
+        /// The identifier's value.
+        value: String,
+    },
+    /// A place on the earth, and how far from it, in metres.
+    Near {
+        /// Degrees north.
+        latitude: f64,
+        /// Degrees east.
+        longitude: f64,
+        /// Metres.
+        distance: f64,
+    },
+    /// Text, as it was sent.
+    String(String),
+    /// A URI.
+    Uri(String),
+    /// A reference by type and id on this server, by id alone, or by URL.
+    Reference {
+        /// The type, if it is named or the parameter has one target only.
+        resource_type: Option<ResourceType>,
+        /// The id.
+        id: Option<String>,
+        /// Another server's URL, a canonical or a URN.
+        url: Option<String>,
+    },
+    /// A span of time, microseconds, end exclusive.
+    Date {
+        /// How to compare.
+        prefix: Prefix,
+        /// Inclusive.
+        start: i64,
+        /// Exclusive.
+        end: i64,
+    },
+    /// A number and the range that its digits imply.
+    Number {
+        /// How to compare.
+        prefix: Prefix,
+        /// As sent.
+        value: f64,
+        /// Inclusive.
+        low: f64,
+        /// Exclusive.
+        high: f64,
+    },
+    /// A quantity.
+    Quantity {
+        /// How to compare.
+        prefix: Prefix,
+        /// As sent.
+        value: f64,
+        /// Inclusive.
+        low: f64,
+        /// Exclusive.
+        high: f64,
+        /// The unit's system, if one was sent.
+        system: Option<String>,
+        /// The unit's code or text, if one was sent.
+        code: Option<String>,
+    },
+    /// One value for each component.
+    Composite(Vec<Self>),
+}
+
+impl std::fmt::Debug for FilterValue {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("FilterValue(..)")
+    }
+}
+
+/// One key of the order.
+pub struct Sort {
+    /// By its values.
+    pub parameter: &'static SearchParameter,
+    /// Largest first.
+    pub descending: bool,
+}
+
+/// Whether to count all matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Total {
+    /// No.
+    None,
+    /// Exactly.
+    Accurate,
+}
+
+/// Which part of each resource to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Summary {
+    /// All of it.
+    False,
+    /// The number of matches only.
+    Count,
+    /// Without the narrative.
+    Data,
+    /// The narrative and what must be there.
+    Text,
+}
+
+impl Summary {
+    /// From the value of `_summary`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "false" => Self::False,
+            "count" => Self::Count,
+            "data" => Self::Data,
+            "text" => Self::Text,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! What a query demands of other resources: chains, `_has` and lists.
+//!
+//! A link is resolved in one of two ways. Where what is on its other side can be listed with little work, it is, and
+//! narrows the search down like any other filter. Otherwise, or if few candidates are left anyway, each candidate is
+//! followed by itself. Both ways give the same answer, and all that they examine counts against the one bound.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+use ward_base::ResourceId;
+use ward_fhir::ResourceType;
+use ward_fhir::search::{
+    Extracted, Filter, FilterValue, Link, Query, SearchParameter, SearchValue, extract_for, extract_parameter,
+};
+
+use crate::{
+    ResourceKey, StoreError,
+    plan::{self, Plan},
+    read::{Opened, Snapshot},
+    search::{Budget, Search},
+};
+
+/// So many resources on the other side of a link are listed at most.
+const LISTED_MAX: usize = 1_000;
+/// So many are decrypted to find them.
+const LISTED_EXAMINED_MAX: usize = 4_000;
+/// With so few candidates, each is followed by itself.
+const FOLLOWED: f64 = 100.0;
+
+/// Type and id.
+type Target = (ResourceType, String);
+
+/// A query whose links are resolved.
+pub(crate) struct Compiled<'a> {
+    pub(crate) query: &'a Query,
+    links: Vec<Resolved<'a>>,
+    /// What the links narrow the search down to.
+    narrowed: Plan,
+}
+
+enum Resolved<'a> {
+    /// A reference of `parameter` leads to one of these.
+    Targets { parameter: &'static SearchParameter, targets: HashSet<Target> },
+    /// A reference of `parameter` leads to what meets one of these; what was found out is kept.
+    EachTarget {
+        parameter: &'static SearchParameter,
+        targets: Vec<Compiled<'a>>,
+        known: RefCell<HashMap<Target, bool>>,
+    },
+    /// It is one of these.
+    Listed(HashSet<String>),
+    /// What meets the source refers to it by `parameter`.
+    EachSource { parameter: &'static SearchParameter, source: Compiled<'a> },
+}
+
+impl<'a> Compiled<'a> {
+    /// Resolves the links of `query`.
+    pub(crate) fn new(
+        snapshot: &Snapshot<'_>,
+        query: &'a Query,
+        budget: &Budget,
+    ) -> Result<Self, StoreError> {
+        let mut compiled = Self { query, links: Vec::new(), narrowed: Plan::default() };
+        if query.compartment.is_some() {
+            compiled.narrowed.ids = compiled.own_compartment(snapshot, budget)?;
+        }
+        for link in &query.links {
+            let resolved = match link {
+                Link::Chain { parameter, targets } => compiled.chain(snapshot, parameter, targets, budget)?,
+                Link::Has { parameter, source } => compiled.has(snapshot, parameter, source, budget)?,
+                Link::List(ids) => Resolved::Listed(listed(snapshot, query.resource_type, ids)?),
+            };
+            match &resolved {
+                Resolved::Targets { targets, .. } => {
+                    let tokenizer = snapshot.vault.ring.tokenizer();
+                    let ids = targets.iter().map(|(_, id)| id);
+                    compiled.narrowed.groups.extend(plan::referring(tokenizer, query.resource_type, ids));
+                }
+                Resolved::Listed(ids) => compiled.narrowed.narrow_to_ids(ids.iter().cloned().collect()),
+                Resolved::EachTarget { .. } | Resolved::EachSource { .. } => {}
+            }
+            compiled.links.push(resolved);
+        }
+        Ok(compiled)
+    }
+
+    /// How the search is narrowed down, by a further filter as well if there is one.
+    pub(crate) fn plan(&self, snapshot: &Snapshot<'_>, further: Option<&Filter>) -> Plan {
+        let mut plan = plan::plan(snapshot.vault.ring.tokenizer(), self.query, further);
+        plan.groups.extend(self.narrowed.groups.iter().cloned());
+        if let Some(ids) = &self.narrowed.ids {
+            plan.narrow_to_ids(ids.clone());
+        }
+        plan
+    }
+
+    /// The values of a resource if it meets the query.
+    pub(crate) fn met_by(
+        &self,
+        snapshot: &Snapshot<'_>,
+        opened: &Opened,
+        budget: &Budget,
+    ) -> Result<Option<Vec<Extracted>>, StoreError> {
+        if opened.frame.deleted() || opened.resource_type != self.query.resource_type {
+            return Ok(None);
+        }
+        let extracted = match self.query.parameters().next() {
+            Some(_) => extract_for(self.query, &parsed(opened)?, &snapshot.vault.base_url),
+            None => Vec::new(),
+        };
+        let id = opened.frame.id.as_str();
+        if !self.query.matches(&extracted, id, opened.updated) {
+            return Ok(None);
+        }
+        for link in &self.links {
+            if !link.holds(snapshot, opened, &extracted, budget)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(extracted))
+    }
+
+    /// In a compartment named after a resource of the same type there are itself and what refers to it.
+    fn own_compartment(
+        &self,
+        snapshot: &Snapshot<'_>,
+        budget: &Budget,
+    ) -> Result<Option<Vec<String>>, StoreError> {
+        let Some(compartment) =
+            self.query.compartment.as_ref().filter(|one| one.resource_type == self.query.resource_type)
+        else {
+            return Ok(None);
+        };
+        let mut ids = vec![compartment.id.clone()];
+        for parameter in &compartment.parameters {
+            let query = Query::all(self.query.resource_type);
+            let further = referring(parameter, compartment.resource_type, &compartment.id);
+            let compiled = Compiled { query: &query, links: Vec::new(), narrowed: Plan::default() };
+            let mut search = Search::new(snapshot, &compiled, Some(further), budget);
+            let found = search.list(LISTED_MAX, LISTED_EXAMINED_MAX)?.ok_or(StoreError::TooCostly)?;
+            ids.extend(found.into_iter().map(|opened| opened.frame.id.as_str().to_owned()));
+        }
+        Ok(Some(ids))
+    }
+
+    /// Whether so few candidates are left that links are not worth listing.
+    fn is_narrow(&self, snapshot: &Snapshot<'_>, budget: &Budget) -> Result<bool, StoreError> {
+        Ok(Search::new(snapshot, self, None, budget).weight()? <= FOLLOWED)
+    }
+
+    fn chain(
+        &self,
+        snapshot: &Snapshot<'_>,
+        parameter: &'static SearchParameter,
+        targets: &'a [Query],
+        budget: &Budget,
+    ) -> Result<Resolved<'a>, StoreError> {
+        let targets = targets
+            .iter()
+            .map(|target| Compiled::new(snapshot, target, budget))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut found = Some(HashSet::new());
+        if self.is_narrow(snapshot, budget)? {
+            found = None;
+        }
+        for target in &targets {
+            let Some(so_far) = &mut found else { break };
+            let room = LISTED_MAX - so_far.len();
+            match Search::new(snapshot, target, None, budget).list(room, LISTED_EXAMINED_MAX)? {
+                Some(listed) => so_far.extend(
+                    listed.into_iter().map(|one| (one.resource_type, one.frame.id.as_str().to_owned())),
+                ),
+                None => found = None,
+            }
+        }
+        Ok(match found {
+            Some(targets) => Resolved::Targets { parameter, targets },
+            None => Resolved::EachTarget { parameter, targets, known: RefCell::default() },
+        })
+    }
+
+    fn has(
+        &self,
+        snapshot: &Snapshot<'_>,
+        parameter: &'static SearchParameter,
+        source: &'a Query,
+        budget: &Budget,
+    ) -> Result<Resolved<'a>, StoreError> {
+        let source = Compiled::new(snapshot, source, budget)?;
+        if !self.is_narrow(snapshot, budget)?
+            && let Some(listed) =
+                Search::new(snapshot, &source, None, budget).list(LISTED_MAX, LISTED_EXAMINED_MAX)?
+        {
+            let mut ids = HashSet::new();
+            for opened in listed {
+                let values = extract_parameter(parameter, &parsed(&opened)?, &snapshot.vault.base_url);
+                ids.extend(
+                    values
+                        .iter()
+                        .filter_map(local)
+                        .filter(|(kind, _)| *kind == self.query.resource_type)
+                        .map(|(_, id)| id),
+                );
+            }
+            return Ok(Resolved::Listed(ids));
+        }
+        Ok(Resolved::EachSource { parameter, source })
+    }
+}
+
+impl Resolved<'_> {
+    fn holds(
+        &self,
+        snapshot: &Snapshot<'_>,
+        opened: &Opened,
+        extracted: &[Extracted],
+        budget: &Budget,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Listed(ids) => Ok(ids.contains(opened.frame.id.as_str())),
+            Self::Targets { parameter, targets } => {
+                Ok(leading(parameter, extracted).any(|target| targets.contains(&target)))
+            }
+            Self::EachTarget { parameter, targets, known } => {
+                for target in leading(parameter, extracted) {
+                    let before = known.borrow().get(&target).copied();
+                    let holds = match before {
+                        Some(holds) => holds,
+                        None => {
+                            let holds = follow(snapshot, &target, targets, budget)?;
+                            known.borrow_mut().insert(target, holds);
+                            holds
+                        }
+                    };
+                    if holds {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Self::EachSource { parameter, source } => {
+                let further = referring(parameter, opened.resource_type, opened.frame.id.as_str());
+                Search::new(snapshot, source, Some(further), budget).any()
+            }
+        }
+    }
+}
+
+/// Whether what `target` names is there and meets one of these.
+fn follow(
+    snapshot: &Snapshot<'_>,
+    (kind, id): &Target,
+    targets: &[Compiled<'_>],
+    budget: &Budget,
+) -> Result<bool, StoreError> {
+    let Some(wanted) = targets.iter().find(|wanted| wanted.query.resource_type == *kind) else {
+        return Ok(false);
+    };
+    let Ok(id) = ResourceId::parse(id) else { return Ok(false) };
+    budget.examine()?;
+    let Some(opened) = snapshot.opened(&ResourceKey { resource_type: *kind, id })? else { return Ok(false) };
+    Ok(wanted.met_by(snapshot, &opened, budget)?.is_some())
+}
+
+/// A filter for what refers to this resource by `parameter`.
+pub(crate) fn referring(parameter: &'static SearchParameter, kind: ResourceType, id: &str) -> Filter {
+    let target = FilterValue::Reference { resource_type: Some(kind), id: Some(id.to_owned()), url: None };
+    Filter { parameter, modifier: None, values: vec![target] }
+}
+
+/// Where the references of `parameter` lead on this server.
+fn leading(parameter: &'static SearchParameter, extracted: &[Extracted]) -> impl Iterator<Item = Target> {
+    extracted
+        .iter()
+        .filter(move |one| std::ptr::eq(one.parameter, parameter))
+        .filter_map(|one| local(&one.value))
+}
+
+/// What a reference on this server leads to.
+pub(crate) fn local(value: &SearchValue) -> Option<Target> {
+    match value {
+        SearchValue::Reference { resource_type: Some(kind), id: Some(id), .. } => Some((*kind, id.clone())),
+        _ => None,
+    }
+}
+
+/// The ids of resources of this type that are entries of one of these lists.
+fn listed(
+    snapshot: &Snapshot<'_>,
+    kind: ResourceType,
+    ids: &[String],
+) -> Result<HashSet<String>, StoreError> {
+    let mut found = HashSet::new();
+    let Some(list) = ResourceType::parse("List") else { return Ok(found) };
+    let Some(items) = ward_fhir::search::parameter(list, "item") else { return Ok(found) };
+    for id in ids {
+        let Ok(id) = ResourceId::parse(id) else { continue };
+        let Some(opened) = snapshot.opened(&ResourceKey { resource_type: list, id })? else { continue };
+        if !opened.frame.deleted() {
+            let values = extract_parameter(items, &parsed(&opened)?, &snapshot.vault.base_url);
+            found.extend(values.iter().filter_map(local).filter(|(of, _)| *of == kind).map(|(_, id)| id));
+        }
+    }
+    Ok(found)
+}
+
+/// The resource as it is searched.
+pub(crate) fn parsed(opened: &Opened) -> Result<Value, StoreError> {
+    serde_json::from_slice(opened.frame.text()).map_err(|_| StoreError::Corrupt)
+}
