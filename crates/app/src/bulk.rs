@@ -159,7 +159,7 @@ fn prepare_line(
         (None, Problem::malformed(IssueCode::Structure, words))
     })?;
     let mut prepare = || {
-        crate::fhir::check(&resource, kind)?;
+        crate::fhir::check_resource(&resource, kind)?;
         let id = match resource.get("id").and_then(Value::as_str) {
             Some(id) => ResourceId::parse(id).map_err(|_| Problem::internal())?,
             None => {

@@ -171,6 +171,61 @@ impl Problem {
         Self::new(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, words)
     }
 
+    /// A condition that cannot be read.
+    pub(crate) fn not_a_condition() -> Self {
+        Self::malformed(IssueCode::Value, "`If-None-Exist` must be search parameters, written as in a URL")
+    }
+
+    /// A condition in a URL that would put PHI there (R3a).
+    pub(crate) fn phi_in_condition() -> Self {
+        let words = "a condition that identifies people or tells of their health must not stand in a URL: send the \
+                     request as an entry of a transaction or batch, where it stands in the body";
+        Self::new(StatusCode::BAD_REQUEST, IssueCode::Security, words)
+    }
+
+    /// A condition that does not say which resource is meant.
+    pub(crate) fn several_match() -> Self {
+        let words = "the condition matches more than one resource; nothing was changed; make it more precise";
+        Self::new(StatusCode::PRECONDITION_FAILED, IssueCode::MultipleMatches, words)
+    }
+
+    /// A condition that finds nothing where something must be.
+    pub(crate) fn nothing_matches() -> Self {
+        let words = "the condition matches no resource";
+        Self::new(StatusCode::NOT_FOUND, IssueCode::NotFound, words)
+    }
+
+    /// The id in the resource is not the one that the condition finds, or none at all.
+    pub(crate) fn other_id() -> Self {
+        let words = "the id in the resource is not the id of what the condition finds; leave it out, or mend the condition";
+        Self::malformed(IssueCode::Invalid, words)
+    }
+
+    /// A reference that searches, and finds nothing or several.
+    pub(crate) fn reference_finds(count: usize) -> Self {
+        let words = "a reference that searches, such as `Patient?identifier=…`, must find one resource; nothing was changed";
+        let code = if count == 0 { IssueCode::NotFound } else { IssueCode::MultipleMatches };
+        Self::new(StatusCode::PRECONDITION_FAILED, code, words)
+    }
+
+    /// Whether it is [`Problem::raced`].
+    pub(crate) fn is_race(&self) -> bool {
+        self.status == StatusCode::CONFLICT
+            && self.issues.iter().any(|issue| issue.code == IssueCode::Conflict)
+    }
+
+    /// Two entries of a transaction whose conditions find the same resource.
+    pub(crate) fn same_resource() -> Self {
+        let words = "two entries write the same resource; send them in two transactions";
+        Self::malformed(IssueCode::Duplicate, words)
+    }
+
+    /// What a condition finds kept changing.
+    pub(crate) fn raced() -> Self {
+        let words = "others changed the same resources at the same time; nothing was changed; send it again";
+        Self::new(StatusCode::CONFLICT, IssueCode::Conflict, words)
+    }
+
     /// It is there already.
     pub(crate) fn duplicate(words: &'static str) -> Self {
         Self::new(StatusCode::CONFLICT, IssueCode::Duplicate, words)

@@ -89,6 +89,7 @@ pub struct Entry {
 }
 
 /// What to do, in which order.
+#[derive(Clone)]
 pub struct Plan {
     /// Whether the entries stand or fall together.
     pub kind: Kind,
@@ -404,18 +405,25 @@ fn is_operation(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// Whether a reference in `resource` names what it means by a search, `Patient?identifier=…`, which whoever carries a
-/// transaction out must resolve (<https://hl7.org/fhir/R4/http.html#transaction>).
-pub fn has_conditional_reference(resource: &Value) -> bool {
+/// The references in `resource` that name what they mean by a search, `Patient?identifier=…`, with the type that is
+/// searched: whoever carries a transaction out must resolve them (<https://hl7.org/fhir/R4/http.html#transaction>).
+pub fn conditional_references<'r>(resource: &'r Value, found: &mut Vec<(ResourceType, &'r str)>) {
     match resource {
-        Value::Object(object) => object.iter().any(|(name, value)| match value {
-            Value::String(link) if name == "reference" => {
-                target(link).is_some_and(|target| target.resource_type.is_some() && target.query.is_some())
+        Value::Object(object) => {
+            for (name, value) in object {
+                match value {
+                    Value::String(link) if name == "reference" => {
+                        let target =
+                            target(link).filter(|target| target.query.is_some() && target.id.is_none());
+                        let kind = target.and_then(|target| target.resource_type);
+                        found.extend(kind.map(|kind| (kind, link.as_str())));
+                    }
+                    value => conditional_references(value, found),
+                }
             }
-            value => has_conditional_reference(value),
-        }),
-        Value::Array(items) => items.iter().any(has_conditional_reference),
-        _ => false,
+        }
+        Value::Array(items) => items.iter().for_each(|item| conditional_references(item, found)),
+        _ => {}
     }
 }
 
@@ -809,11 +817,16 @@ mod tests {
     #[test]
     fn references_that_search_are_known_wherever_they_stand() {
         let with = |link: &str| json!({"resourceType": "Observation", "performer": [{"reference": link}]});
-        assert!(has_conditional_reference(&with("Practitioner?identifier=a|b")));
+        let links = |resource: &Value| {
+            let mut found = Vec::new();
+            conditional_references(resource, &mut found);
+            found.into_iter().map(|(kind, link)| format!("{kind} {link}")).collect::<Vec<_>>()
+        };
+        assert_eq!(links(&with("Practitioner?identifier=a|b")), ["Practitioner Practitioner?identifier=a|b"]);
         for plain in
             ["Practitioner/1", "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0", "https://h/x?y=1", "#a"]
         {
-            assert!(!has_conditional_reference(&with(plain)), "{plain}");
+            assert!(links(&with(plain)).is_empty(), "{plain}");
         }
         assert_eq!(restful("https://h/fhir/Patient/1"), Some(("https://h/fhir/", "Patient/1")));
         for other in

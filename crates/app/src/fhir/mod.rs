@@ -1,14 +1,17 @@
 //! The FHIR R4 API (<https://hl7.org/fhir/R4/http.html>): from a path to an interaction.
 
 mod bundle;
+mod condition;
 mod history;
 mod media;
+mod patch;
 mod read;
+mod resolve;
 mod search;
 mod text;
 mod write;
 
-pub(crate) use write::check;
+pub(crate) use write::check_resource;
 
 use http::StatusCode;
 use ward_audit::Class;
@@ -56,9 +59,12 @@ pub(crate) async fn dispatch(
         (["_history"], "GET") => history::history(call, HistoryScope::System, target.query).await,
         ([kind], "GET") => search::by_get(call, search::Scope::of_type(parse(kind)?), target.query).await,
         ([kind], "POST") => write::create(call, parse(kind)?, body).await,
+        ([kind], "PUT") => write::conditional_update(call, parse(kind)?, target.query, body).await,
+        ([kind], "PATCH") => write::conditional_patch(call, parse(kind)?, target.query, body).await,
+        ([kind], "DELETE") => write::conditional_delete(call, parse(kind)?, target.query).await,
         ([kind], _) => {
             parse(kind)?;
-            Err(Problem::method_not_allowed("GET, POST"))
+            Err(Problem::method_not_allowed("GET, POST, PUT, PATCH, DELETE"))
         }
         ([kind, "_search"], "POST") => {
             search::by_post(call, search::Scope::of_type(parse(kind)?), target.query, body).await
@@ -76,10 +82,11 @@ pub(crate) async fn dispatch(
         }
         ([kind, id], "GET") => read::read(call, key(kind, id)?, target.query).await,
         ([kind, id], "PUT") => write::update(call, key(kind, id)?, body).await,
+        ([kind, id], "PATCH") => write::patch(call, key(kind, id)?, body).await,
         ([kind, id], "DELETE") => write::delete(call, key(kind, id)?).await,
         ([kind, id], _) => {
             key(kind, id)?;
-            Err(Problem::method_not_allowed("GET, PUT, DELETE"))
+            Err(Problem::method_not_allowed("GET, PUT, PATCH, DELETE"))
         }
         ([kind, id, "_history"], "GET") => {
             history::history(call, HistoryScope::Instance(key(kind, id)?), target.query).await

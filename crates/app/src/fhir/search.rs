@@ -98,6 +98,11 @@ impl Asked {
         self.scope.kind
     }
 
+    /// Whether it goes on where an answer ended.
+    pub(crate) const fn is_link(&self) -> bool {
+        self.after.is_some()
+    }
+
     /// The page to ask the store for.
     pub(crate) fn page(&self) -> Page {
         Page {

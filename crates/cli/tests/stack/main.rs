@@ -7,9 +7,11 @@ mod browser;
 mod canary;
 mod clients;
 mod command_line;
+mod conditional;
 mod crash;
 mod examples;
 mod isolation;
+mod search;
 
 use ward_testkit::{Stack, StackOptions};
 

@@ -1,0 +1,104 @@
+//! Conditions on which resource is meant (<https://hl7.org/fhir/R4/http.html#ccreate>): a search that must find one
+//! resource at most, asked once to know what is touched, and again in the write itself.
+
+use serde_json::Value;
+use ward_base::{ResourceId, Timestamp};
+use ward_fhir::ResourceType;
+use ward_fhir::outcome::IssueCode;
+use ward_fhir::search::{Handling, Query, allowed_in_url, extract_for};
+use ward_store::{Page, Session, Stored};
+
+use super::search::{self, Asked, Scope};
+use crate::app::App;
+use crate::call::Call;
+use crate::form;
+use crate::problem::Problem;
+
+/// So often a conditional write is tried again whose condition finds something else when it comes to writing.
+pub(crate) const TRIES: usize = 4;
+
+/// A search that says which resource is meant.
+pub(crate) struct Condition(Asked);
+
+/// What a condition finds.
+pub(crate) enum Matched {
+    Nothing,
+    One(Box<Stored>),
+    Several,
+}
+
+impl Condition {
+    /// Understands the condition on a resource of this type, written as in a URL.
+    pub(crate) fn read(
+        app: &App,
+        account: &str,
+        now: Timestamp,
+        kind: ResourceType,
+        text: &str,
+    ) -> Result<Self, Problem> {
+        let text = text.split_once('?').map_or(text, |(_, query)| query);
+        let pairs = form::pairs(text.as_bytes())?;
+        let asked = search::understand(app, account, now, Scope::of_type(kind), pairs, Handling::Strict)?;
+        if asked.queries.iter().any(|query| query.is_all()) || asked.is_link() {
+            let words =
+                "a condition needs search parameters that say which resource is meant, such as an identifier";
+            return Err(Problem::malformed(IssueCode::Required, words));
+        }
+        Ok(Self(asked))
+    }
+
+    /// Understands the condition in a request's URL, where nothing may stand that tells of people.
+    pub(crate) fn in_url(call: &Call, kind: ResourceType, query: Option<&str>) -> Result<Self, Problem> {
+        let text = query.unwrap_or_default();
+        let tells =
+            form::pairs(text.as_bytes())?.iter().any(|(name, value)| !allowed_in_url(name, value, kind));
+        if tells && !call.app.settings.allow_phi_in_urls {
+            return Err(Problem::phi_in_condition());
+        }
+        Self::read(&call.app, &call.account()?, call.now, kind, text)
+    }
+
+    /// Fails unless the caller may ask it: what is found tells of what is there.
+    pub(crate) fn permit(&mut self, call: &Call) -> Result<(), Problem> {
+        self.0.permit(call)
+    }
+
+    /// As the audit log has it.
+    pub(crate) const fn asked(&self) -> &Asked {
+        &self.0
+    }
+
+    /// What it finds now.
+    pub(crate) fn find(&self, session: &mut (impl Session + ?Sized)) -> Result<Matched, Problem> {
+        let mut found = session.search(&self.0.queries, &Page { count: 2, after: None })?.hits;
+        Ok(match (found.pop(), found.pop()) {
+            (None, _) => Matched::Nothing,
+            (Some(one), None) => Matched::One(Box::new(one)),
+            (Some(_), Some(_)) => Matched::Several,
+        })
+    }
+
+    /// Whether a resource meets it that is not stored yet. What the condition asks of others it cannot meet.
+    pub(crate) fn is_met_by(&self, resource: &Value, id: &ResourceId, base: &str, now: Timestamp) -> bool {
+        let of_type = |query: &&Query| {
+            resource.get("resourceType").and_then(Value::as_str) == Some(query.resource_type.name())
+        };
+        self.0.queries.iter().filter(of_type).any(|query| {
+            let extracted = extract_for(query, resource, base);
+            query.links.is_empty() && query.matches(&extracted, id.as_str(), now)
+        })
+    }
+
+    /// Whether it still finds what it found: this one resource, or nothing.
+    pub(crate) fn still_finds(
+        &self,
+        session: &mut (impl Session + ?Sized),
+        id: Option<&ResourceId>,
+    ) -> Result<bool, Problem> {
+        Ok(match (self.find(session)?, id) {
+            (Matched::Nothing, None) => true,
+            (Matched::One(stored), Some(id)) => stored.key.id == *id,
+            _ => false,
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! Searches that follow references, over one type, a compartment or everything.
+
+use serde_json::{Value, json};
+use ward_testkit::{Answer, Https};
+
+use crate::api::{create, issue};
+use crate::empty_stack;
+
+/// `Type/id` of the entries of a search, by mode.
+fn found(answer: &Answer, mode: &str) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut names: Vec<String> = answer.json()["entry"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry["search"]["mode"] == mode)
+        .map(|entry| {
+            let resource = &entry["resource"];
+            format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+struct Ward {
+    doctor: String,
+    ada: String,
+    grace: String,
+    stay: String,
+    pulse: String,
+    weight: String,
+}
+
+fn fill(client: &Https) -> Ward {
+    let made = |resource: Value| {
+        let kind = resource["resourceType"].as_str().unwrap().to_owned();
+        format!("{kind}/{}", create(client, &resource).0)
+    };
+    let doctor = made(json!({"resourceType": "Practitioner", "name": [{"family": "Blackwell"}]}));
+    let patient = |family: &str, doctor: Option<&str>| {
+        let mut patient = json!({"resourceType": "Patient", "name": [{"family": family}]});
+        if let Some(doctor) = doctor {
+            patient["generalPractitioner"] = json!([{"reference": doctor}]);
+        }
+        made(patient)
+    };
+    let (ada, grace) = (patient("Lovelace", Some(&doctor)), patient("Hopper", None));
+    let stay = made(json!({"resourceType": "Encounter", "status": "finished",
+        "class": {"system": "urn:class", "code": "IMP"}, "subject": {"reference": ada}}));
+    let observation = |code: &str, patient: &str, stay: Option<&str>| {
+        let mut observation = json!({"resourceType": "Observation", "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": code}]}, "subject": {"reference": patient}});
+        if let Some(stay) = stay {
+            observation["encounter"] = json!({"reference": stay});
+        }
+        made(observation)
+    };
+    let pulse = observation("8867-4", &ada, Some(&stay));
+    let weight = observation("29463-7", &grace, None);
+    Ward { doctor, ada, grace, stay, pulse, weight }
+}
+
+#[test]
+fn searches_go_along_references_and_bring_what_they_lead_to() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let ward = fill(&client);
+    let Ward { doctor, ada, grace, stay, pulse, weight } = &ward;
+    for (kind, form, expected) in [
+        ("Observation", "patient.name=lovel".to_owned(), vec![pulse]),
+        (
+            "Observation",
+            "subject:Patient.general-practitioner:Practitioner.name=black".to_owned(),
+            vec![pulse],
+        ),
+        ("Patient", "_has:Observation:patient:code=29463-7".to_owned(), vec![grace]),
+        ("Patient", "_has:Encounter:patient:_has:Observation:encounter:code=8867-4".to_owned(), vec![ada]),
+        ("Observation", "encounter.status=planned".to_owned(), vec![]),
+        ("Observation", "encounter.status:not=planned".to_owned(), vec![pulse]),
+        ("Practitioner", "_has:Patient:general-practitioner:family=lovelace".to_owned(), vec![doctor]),
+    ] {
+        let expected = sorted(expected.into_iter().cloned().collect());
+        assert_eq!(found(&client.search(kind, &form), "match"), expected, "{kind}?{form}");
+    }
+    let answer = client.search(
+        "Observation",
+        "code=8867-4&_include=Observation:patient&_include:iterate=Patient:general-practitioner&_include=Observation:encounter",
+    );
+    assert_eq!(found(&answer, "match"), [pulse.clone()]);
+    assert_eq!(found(&answer, "include"), sorted(vec![ada.clone(), doctor.clone(), stay.clone()]));
+    // Names that tell nothing may stand in a URL; what leads in circles ends.
+    let id = ada.split('/').nth(1).unwrap();
+    let path = format!(
+        "/fhir/R4/Patient?_id={id}&_revinclude=Observation:subject&_revinclude=Encounter:patient&_include:iterate=Encounter:subject"
+    );
+    let answer = client.get(&path);
+    assert_eq!(found(&answer, "include"), sorted(vec![stay.clone(), pulse.clone()]));
+
+    // A compartment, and everything.
+    for (path, expected) in [
+        (format!("{ada}/Observation"), vec![pulse]),
+        (format!("{grace}/Observation"), vec![weight]),
+        (format!("{ada}/*"), vec![ada, pulse, stay]),
+        (format!("{ada}/*?_type=Encounter,Observation"), vec![pulse, stay]),
+        (format!("{stay}/Observation"), vec![pulse]),
+        ("?_type=Patient,Practitioner".to_owned(), vec![ada, doctor, grace]),
+        ("".to_owned(), vec![ada, doctor, grace, pulse, stay, weight]),
+    ] {
+        let slash = if path.starts_with('?') || path.is_empty() { "" } else { "/" };
+        let answer = client.get(&format!("/fhir/R4{slash}{path}"));
+        assert_eq!(found(&answer, "match"), sorted(expected.into_iter().cloned().collect()), "{path}");
+    }
+    let within = client.send(
+        "POST",
+        &format!("/fhir/R4/{ada}/Observation/_search"),
+        &[("Content-Type", "application/x-www-form-urlencoded")],
+        b"code=8867-4&_total=accurate",
+    );
+    assert_eq!((found(&within, "match"), within.json()["total"].as_u64()), (vec![pulse.clone()], Some(1)));
+
+    // Page by page, each resource once, over all types.
+    let (mut seen, mut path) = (Vec::new(), "/fhir/R4?_count=2&_sort=-_lastUpdated".to_owned());
+    loop {
+        let answer = client.get(&path);
+        seen.extend(found(&answer, "match"));
+        let page = answer.json();
+        let Some(next) = page["link"].as_array().unwrap().iter().find(|link| link["relation"] == "next")
+        else {
+            break;
+        };
+        path = next["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned();
+    }
+    assert_eq!(sorted(seen), sorted([ada, doctor, grace, pulse, stay, weight].map(String::clone).to_vec()));
+
+    // Whoever was included was looked at.
+    let who = stack.ward_json(&["audit", "who", "--patient", id]);
+    let searches =
+        who["accesses"].as_array().unwrap().iter().filter(|access| access["action"] == "search").count();
+    assert!(searches >= 8, "{who}");
+}
+
+#[test]
+fn a_search_along_references_sees_no_type_that_the_caller_may_not() {
+    let stack = empty_stack();
+    let ward = fill(&stack.signed_in("system/*.cruds"));
+    let narrow = stack.signed_in("system/Observation.rs");
+    for (kind, form) in [
+        ("Observation", "patient.name=lovelace"),
+        ("Observation", "subject:Patient.name=lovelace"),
+        ("Observation", "_has:Encounter:diagnosis:status=finished"),
+        ("Observation", "encounter.subject:Patient.name=lovelace"),
+        ("Observation", "_list=1"),
+        ("Patient", "_id=1"),
+    ] {
+        let refused = narrow.search(kind, form);
+        assert!(matches!(refused.status, 400 | 403), "{kind}?{form}: {}", refused.text());
+        issue(&refused);
+    }
+    let answer = narrow.search("Observation", "code=8867-4&_include=Observation:patient");
+    assert_eq!((found(&answer, "match"), found(&answer, "include")), (vec![ward.pulse.clone()], vec![]));
+    // Of all types, those that it may.
+    assert_eq!(
+        found(&narrow.get("/fhir/R4"), "match"),
+        sorted(vec![ward.pulse.clone(), ward.weight.clone()])
+    );
+    assert_eq!(narrow.get("/fhir/R4?_type=Patient").status, 403);
+    assert_eq!(narrow.get(&format!("/fhir/R4/{}/Encounter", ward.ada)).status, 403);
+}
+
+#[test]
+fn searches_that_ask_too_much_are_refused_with_words() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let stay = json!({"resourceType": "Encounter", "status": "planned", "class": {"code": "IMP"}});
+    let mut last = create(&client, &stay).0;
+    for _ in 0..10 {
+        let mut next = stay.clone();
+        next["partOf"] = json!({"reference": format!("Encounter/{last}")});
+        last = create(&client, &next).0;
+    }
+    let ten = format!("{}status=planned", "part-of.".repeat(10));
+    assert_eq!(found(&client.search("Encounter", &ten), "match"), [format!("Encounter/{last}")]);
+    let all = client.search("Encounter", &format!("_id={last}&_include:iterate=Encounter:part-of"));
+    assert_eq!(found(&all, "include").len(), 10);
+    for form in [
+        format!("{}status=planned", "part-of.".repeat(11)),
+        "_has:Provenance:target:target.target._id=x".to_owned(),
+        "part-of.nothing=x".to_owned(),
+        "status.name=x".to_owned(),
+        "_has:Observation:encounter=x".to_owned(),
+        "_include=Encounter".to_owned(),
+        "_list=$current-problems".to_owned(),
+    ] {
+        let refused = client.search("Encounter", &form);
+        assert_eq!(refused.status, 400, "{form}: {}", refused.text());
+        issue(&refused);
+    }
+    for (path, status) in [
+        ("/fhir/R4?_type=Nothing", 400),
+        ("/fhir/R4/Patient/1/Organization", 404),
+        ("/fhir/R4/Organization/1/Patient", 404),
+        ("/fhir/R4/Observation?patient.name=x", 400),
+    ] {
+        let refused = client.get(path);
+        assert_eq!(refused.status, status, "{path}: {}", refused.text());
+        issue(&refused);
+    }
+}
