@@ -176,6 +176,13 @@ impl Problem {
         Self::malformed(IssueCode::Value, "`If-None-Exist` must be search parameters, written as in a URL")
     }
 
+    /// An operation whose parameters would put PHI into a URL (R3a).
+    pub(crate) fn phi_in_operation() -> Self {
+        let words = "parameters that tell of people must not stand in a URL: send them by POST to the same address, as a \
+                     Parameters resource";
+        Self::new(StatusCode::BAD_REQUEST, IssueCode::Security, words)
+    }
+
     /// A condition in a URL that would put PHI there (R3a).
     pub(crate) fn phi_in_condition() -> Self {
         let words = "a condition that identifies people or tells of their health must not stand in a URL: send the \

@@ -26,17 +26,26 @@ pub fn statement(base: &str, version: &str, date: &str) -> Value {
                     "extension": [{"url": "token", "valueUri": format!("{}/oauth/token", base.trim_end_matches("/fhir/R4"))}]}],
             },
             "resource": resources,
-            "interaction": [{"code": "transaction"}, {"code": "batch"}],
+            "interaction": [{"code": "transaction"}, {"code": "batch"}, {"code": "history-system"},
+                {"code": "search-system"}],
+            "operation": [{"name": "export", "definition": format!("{BULK_DATA}export")}],
         }],
     })
 }
 
 fn resource(kind: ResourceType) -> Value {
-    let interactions: Vec<Value> =
-        ["read", "vread", "update", "delete", "history-instance", "history-type", "create", "search-type"]
-            .iter()
-            .map(|code| json!({"code": code}))
-            .collect();
+    let codes = [
+        "read",
+        "vread",
+        "update",
+        "patch",
+        "delete",
+        "history-instance",
+        "history-type",
+        "create",
+        "search-type",
+    ];
+    let interactions: Vec<Value> = codes.iter().map(|code| json!({"code": code})).collect();
     let parameters: Vec<Value> = search::parameters(kind)
         .iter()
         .map(|parameter| {
@@ -54,11 +63,49 @@ fn resource(kind: ResourceType) -> Value {
             json!({"name": parameter.code, "type": of})
         })
         .collect();
-    json!({
+    let references = |of: ResourceType| {
+        search::parameters(of).iter().filter(|parameter| parameter.kind == ParameterKind::Reference)
+    };
+    let includes: Vec<String> =
+        references(kind).map(|parameter| format!("{kind}:{}", parameter.code)).collect();
+    let reverse: Vec<String> = ResourceType::all()
+        .flat_map(|of| {
+            let here = references(of).filter(|parameter| parameter.targets.contains(&kind));
+            here.map(move |parameter| format!("{of}:{}", parameter.code))
+        })
+        .collect();
+    let mut resource = json!({
         "type": kind.name(), "profile": format!("http://hl7.org/fhir/StructureDefinition/{}", kind.name()),
         "interaction": interactions, "versioning": "versioned-update", "readHistory": true,
-        "conditionalRead": "modified-since", "searchParam": parameters,
-    })
+        "conditionalCreate": true, "conditionalRead": "full-support", "conditionalUpdate": true,
+        "conditionalDelete": "single", "searchParam": parameters,
+    });
+    let mut set = |name: &str, list: Vec<Value>| {
+        if !list.is_empty() {
+            resource[name] = list.into();
+        }
+    };
+    set("searchInclude", includes.into_iter().map(Value::from).collect());
+    set("searchRevInclude", reverse.into_iter().map(Value::from).collect());
+    set("operation", operations(kind));
+    resource
+}
+
+/// Where the Bulk Data implementation guide defines its operations.
+const BULK_DATA: &str = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/";
+
+fn operations(kind: ResourceType) -> Vec<Value> {
+    let operation = |name: &str, definition: String| json!({"name": name, "definition": definition});
+    let everything = || {
+        let definition = format!("http://hl7.org/fhir/OperationDefinition/{kind}-everything");
+        operation("everything", definition)
+    };
+    match kind.name() {
+        "Patient" => vec![everything(), operation("export", format!("{BULK_DATA}patient-export"))],
+        "Encounter" => vec![everything()],
+        "Group" => vec![operation("export", format!("{BULK_DATA}group-export"))],
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

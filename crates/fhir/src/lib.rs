@@ -20,4 +20,5 @@ pub mod search;
 pub mod subset;
 pub mod validate;
 
+pub use primitive::Moment;
 pub use resource_type::ResourceType;

@@ -234,11 +234,11 @@ impl Precision {
 
 /// A FHIR date, dateTime or instant, as the span of time that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// Microseconds since 1970, inclusive.
-    pub(crate) start: i64,
+    pub start: i64,
     /// Microseconds since 1970, exclusive.
-    pub(crate) end: i64,
+    pub end: i64,
     pub(crate) precision: Precision,
 }
 
@@ -248,7 +248,7 @@ const DAY: i64 = 86_400 * SECOND;
 impl Moment {
     /// Reads `YYYY[-MM[-DD[Thh:mm[:ss[.f]][zone]]]]`. Without a zone, UTC is taken; a time without seconds or zone
     /// is read for searches, where the specification allows it.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let year = i64::from(number(text.get(..4)?)?);
         if year == 0 {
             return None;

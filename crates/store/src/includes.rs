@@ -20,10 +20,21 @@ use crate::{
 /// So many resources are included in one page at most, and examined for one reference backwards.
 const INCLUDED_MAX: usize = 1_000;
 
+/// What all queries ask for, each once.
+pub(crate) fn of(queries: &[Query]) -> Vec<&Include> {
+    let mut known = HashSet::new();
+    let all = queries.iter().flat_map(|query| &query.includes);
+    all.filter(|include| {
+        let code = include.parameter.map(|parameter| parameter.code);
+        known.insert((include.source, code, include.target, include.reverse, include.iterate))
+    })
+    .collect()
+}
+
 /// What `includes` ask for beside `matches`, each resource once.
 pub(crate) fn run(
     snapshot: &Snapshot<'_>,
-    includes: &[Include],
+    includes: &[&Include],
     matches: &[&Opened],
     budget: &Budget,
 ) -> Result<Vec<Opened>, StoreError> {

@@ -86,7 +86,7 @@ pub(crate) fn run(snapshot: &Snapshot<'_>, queries: &[Query], page: &Page) -> Re
         .filter(|_| !all)
         .map(|last| order.position(&last.key, last.opened.rid, last.opened.updated));
     let matches: Vec<&Opened> = found.iter().map(|found| &found.opened).collect();
-    let included = includes::run(snapshot, &first.includes, &matches, &budget)?;
+    let included = includes::run(snapshot, &includes::of(queries), &matches, &budget)?;
     let mut total = None;
     if plan::wants_total(first) {
         let budget = Budget::new();

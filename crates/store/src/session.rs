@@ -169,6 +169,8 @@ pub enum RecordKind {
     SignInFailures = 8,
     /// A setting of the installation.
     Setting = 9,
+    /// A bulk export that can be fetched.
+    ExportJob = 10,
 }
 
 /// Reading, in one consistent snapshot.

@@ -79,14 +79,15 @@ impl SearchOracle {
         found.into_iter().map(|one| one.name()).collect()
     }
 
-    /// What `includes` bring along with a page of these matches, sorted by name.
-    pub fn included(&self, includes: &[Include], page: &[String]) -> Vec<String> {
+    /// What `queries` bring along with a page of these matches, sorted by name.
+    pub fn included(&self, queries: &[Query], page: &[String]) -> Vec<String> {
+        let includes = || queries.iter().flat_map(|query| &query.includes);
         let mut known: Vec<Current<'_>> = self.all().filter(|one| page.contains(&one.name())).collect();
         let matches = known.len();
         let mut looked_at = 0;
         while looked_at < known.len() {
             let from = known[looked_at];
-            for include in includes.iter().filter(|include| include.iterate || looked_at < matches) {
+            for include in includes().filter(|include| include.iterate || looked_at < matches) {
                 for other in self.all() {
                     let (source, target) = if include.reverse { (other, from) } else { (from, other) };
                     let is_known = known.iter().any(|one| one.name() == other.name());

@@ -10,20 +10,20 @@ use http::StatusCode;
 use serde_json::Value;
 use ward_audit::{Class, Entry as AuditEntry, Outcome};
 use ward_base::{Phi, ResourceId, Timestamp};
-use ward_fhir::ResourceType;
 use ward_fhir::bundle::{self, Entry, History, Kind, Method as EntryMethod, Plan, rewrite_references};
 use ward_fhir::outcome::{Issue, IssueCode};
 use ward_fhir::search::Handling;
+use ward_fhir::{Moment, ResourceType};
 use ward_identity::Permission;
 use ward_store::{
-    Expected, HistoryScope, Page, Prepared, ResourceKey, Session, StoreError, Stored, Transaction,
-    WriteOutcome,
+    Expected, HistoryScope, Prepared, ResourceKey, Session, StoreError, Stored, Transaction, WriteOutcome,
 };
 use ward_transport::RequestBody;
 
 use super::condition::TRIES;
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME};
 use super::patch::Patch;
+use super::read::{Known, Part};
 use super::resolve::{self, Check, Resolved};
 use super::text::{BundleText, response};
 use super::{history, search, write};
@@ -108,11 +108,10 @@ enum What {
     Read {
         key: ResourceKey,
         version: Option<u64>,
+        known: Known,
+        part: Part,
     },
-    History {
-        scope: HistoryScope,
-        page: Page,
-    },
+    History(Box<history::Asked>),
     Search(Box<search::Asked>),
 }
 
@@ -249,22 +248,11 @@ impl Steps {
         references: &HashMap<String, String>,
     ) -> Result<What, Problem> {
         let unsupported = |words: &str| Err(Problem::malformed(IssueCode::NotSupported, words));
-        let updates = entry.method == EntryMethod::Put;
-        if entry.if_modified_since.is_some() || (entry.if_none_match.is_some() && !updates) {
-            return unsupported(
-                "`ifModifiedSince`, and `ifNoneMatch` but of an update, are not supported yet",
-            );
-        }
         let target = entry.target.clone();
-        let of_one_or_all =
-            (target.id.is_some() && target.operation.is_none()) || target.history != History::Absent;
-        if entry.method == EntryMethod::Get && of_one_or_all && target.query.is_some() {
-            return unsupported("in a Bundle, a read or history takes no parameters yet; send it by itself");
-        }
         let Some(kind) = target.resource_type else {
             return match (entry.method, target.history, target.operation) {
                 (EntryMethod::Get, History::All, None) => {
-                    Ok(What::History { scope: HistoryScope::System, page: self.page() })
+                    self.history(HistoryScope::System, target.query.as_deref())
                 }
                 (EntryMethod::Get, History::Absent, None) => {
                     self.search(search::Scope::system(), target.query.as_deref())
@@ -345,14 +333,23 @@ impl Steps {
             }
             (EntryMethod::Get, Some(id), of, None) => {
                 let key = ResourceKey { resource_type: kind, id };
-                Ok(match of {
-                    History::Absent => What::Read { key, version: None },
-                    History::Version(version) => What::Read { key, version: Some(version) },
-                    History::All => What::History { scope: HistoryScope::Instance(key), page: self.page() },
-                })
+                let version = match of {
+                    History::Absent => None,
+                    History::Version(version) => Some(version),
+                    History::All => {
+                        return self.history(HistoryScope::Instance(key), target.query.as_deref());
+                    }
+                };
+                let since = entry.if_modified_since.as_deref().and_then(Moment::parse);
+                let known = Known {
+                    tags: entry.if_none_match.clone(),
+                    since: since.map(|moment| Timestamp(moment.start)),
+                };
+                let part = Part::read(target.query.as_deref())?;
+                Ok(What::Read { key, version, known, part })
             }
             (EntryMethod::Get, None, History::All, None) => {
-                Ok(What::History { scope: HistoryScope::Type(kind), page: self.page() })
+                self.history(HistoryScope::Type(kind), target.query.as_deref())
             }
             (EntryMethod::Get, None, History::Absent, None) => {
                 self.search(search::Scope::of_type(kind), target.query.as_deref())
@@ -396,8 +393,9 @@ impl Steps {
         Ok(What::Put { key, prepared, expected, by })
     }
 
-    fn page(&self) -> Page {
-        Page { count: history::PAGE_SIZE, after: None }
+    fn history(&self, scope: HistoryScope, query: Option<&str>) -> Result<What, Problem> {
+        let asked = history::Asked::read(&self.app, &self.account, self.now, scope, query)?;
+        Ok(What::History(Box::new(asked)))
     }
 }
 
@@ -411,8 +409,10 @@ impl Step {
             What::Delete { .. } | What::DeleteNothing { .. } => ("delete", Permission::Delete),
             What::Read { version: None, .. } => ("read", Permission::Read),
             What::Read { .. } => ("vread", Permission::History),
-            What::History { scope: HistoryScope::Instance(_), .. } => ("history", Permission::History),
-            What::History { .. } => ("history", Permission::TypeHistory),
+            What::History(asked) => match asked.scope {
+                HistoryScope::Instance(_) => ("history", Permission::History),
+                HistoryScope::Type(_) | HistoryScope::System => ("history", Permission::TypeHistory),
+            },
             What::Search(_) => ("search", Permission::Search),
         }
     }
@@ -420,19 +420,26 @@ impl Step {
     fn kind(&self) -> Option<ResourceType> {
         match &self.what {
             What::DeleteNothing { kind } => Some(*kind),
-            What::History { scope: HistoryScope::Type(kind), .. } => Some(*kind),
             What::Search(asked) => asked.kind(),
+            What::History(asked) => match &asked.scope {
+                HistoryScope::Instance(key) => Some(key.resource_type),
+                HistoryScope::Type(kind) => Some(*kind),
+                HistoryScope::System => None,
+            },
             _ => self.key().map(|key| key.resource_type),
         }
     }
 
     /// The one resource that it is about.
-    const fn key(&self) -> Option<&ResourceKey> {
+    fn key(&self) -> Option<&ResourceKey> {
         match &self.what {
             What::Put { key, .. } | What::Delete { key, .. } | What::Read { key, .. } => Some(key),
             What::Keep { stored } => Some(&stored.key),
-            What::History { scope: HistoryScope::Instance(key), .. } => Some(key),
-            What::History { .. } | What::Search(_) | What::DeleteNothing { .. } => None,
+            What::History(asked) => match &asked.scope {
+                HistoryScope::Instance(key) => Some(key),
+                HistoryScope::Type(_) | HistoryScope::System => None,
+            },
+            What::Search(_) | What::DeleteNothing { .. } => None,
         }
     }
 
@@ -461,7 +468,7 @@ impl Step {
 
     /// Whether it writes, or must know at the moment of writing that there is nothing to do.
     const fn is_write(&self) -> bool {
-        !matches!(&self.what, What::Read { .. } | What::History { .. } | What::Search(_))
+        !matches!(&self.what, What::Read { .. } | What::History(_) | What::Search(_))
     }
 
     /// Fails unless the caller may.
@@ -557,7 +564,7 @@ impl Step {
     /// Carries out what reads.
     fn read(&self, session: &mut (impl Session + ?Sized), steps: &Steps) -> Result<Done, Problem> {
         match &self.what {
-            What::Read { key, version } => {
+            What::Read { key, version, known, part } => {
                 let found = match version {
                     None => session.current(key)?,
                     Some(version) => session.version(key, *version)?,
@@ -567,17 +574,18 @@ impl Step {
                     return Err(Problem::gone().about(stored.patients));
                 }
                 let version = Some((stored.version, stored.updated));
-                Ok(Done { version, ..Done::found(stored.body, stored.patients, 1) })
-            }
-            What::History { scope, page } => {
-                let found = session.history(scope, page)?;
-                if matches!(scope, HistoryScope::Instance(_)) && found.total.is_none() {
-                    return Err(Problem::not_found());
+                if known.is(&stored) {
+                    let unchanged = Done::without_resource(StatusCode::NOT_MODIFIED);
+                    return Ok(Done { version, patients: stored.patients, ..unchanged });
                 }
+                Ok(Done { version, ..Done::found(part.of(stored.body)?, stored.patients, 1) })
+            }
+            What::History(asked) => {
+                let found = asked.run(session)?;
                 let rows = found.entries.len();
                 let patients =
                     found.entries.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
-                let text = history::text(&steps.app, &steps.account, steps.now, scope, page.count, found)?;
+                let text = asked.text(&steps.app, &steps.account, steps.now, found)?;
                 Ok(Done::found(Phi::new(text), patients, rows))
             }
             What::Search(asked) => {

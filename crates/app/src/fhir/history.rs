@@ -3,9 +3,10 @@
 use http::StatusCode;
 use ward_audit::Class;
 use ward_base::Timestamp;
+use ward_fhir::Moment;
 use ward_fhir::outcome::IssueCode;
 use ward_identity::Permission;
-use ward_store::{HistoryPage, HistoryScope, Page, Stored};
+use ward_store::{HistoryPage, HistoryScope, Page, Session, Stored};
 
 use super::media;
 use super::text::{BundleText, full_url, response};
@@ -17,7 +18,100 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 
 /// Entries of a page if none are asked for.
-pub(crate) const PAGE_SIZE: u32 = 50;
+const PAGE_SIZE: u32 = 50;
+
+/// What was asked, understood.
+pub(crate) struct Asked {
+    pub(crate) scope: HistoryScope,
+    page: Page,
+    /// Versions from then on.
+    since: Option<Timestamp>,
+}
+
+impl Asked {
+    /// Understands the parameters of a history, or the paging link that stands for them.
+    pub(crate) fn read(
+        app: &App,
+        account: &str,
+        now: Timestamp,
+        scope: HistoryScope,
+        query: Option<&str>,
+    ) -> Result<Self, Problem> {
+        let mut pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
+        let mut page = Page { count: PAGE_SIZE, after: None };
+        let mut counted = None;
+        if let Some((_, link)) = pairs.iter().find(|(name, _)| name == "_cursor") {
+            let cursor = app.cursors.open(link, &place(&scope), account, now)?;
+            page.after = cursor.position()?;
+            counted = Some(cursor.count);
+            pairs = cursor.query;
+        }
+        let mut since = None;
+        for (name, value) in &pairs {
+            match name.as_str() {
+                "_count" => {
+                    let words = "`_count` must be a whole number";
+                    let count: u32 =
+                        value.parse().map_err(|_| Problem::malformed(IssueCode::Value, words))?;
+                    page.count = count.min(app.settings.limits.page_size);
+                }
+                "_since" => {
+                    let words = "`_since` must be a moment such as 2015-02-07T13:28:17Z";
+                    let moment =
+                        Moment::parse(value).ok_or_else(|| Problem::malformed(IssueCode::Value, words))?;
+                    since = Some(Timestamp(moment.start));
+                }
+                "_format" | "_pretty" => {}
+                _ => {
+                    let words =
+                        "history takes `_count` and `_since`; `_at` and `_list` are not supported yet";
+                    return Err(Problem::malformed(IssueCode::NotSupported, words));
+                }
+            }
+        }
+        page.count = counted.unwrap_or(page.count);
+        Ok(Self { scope, page, since })
+    }
+
+    /// What the store finds. Fails if it is about one resource that never was.
+    pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<HistoryPage, Problem> {
+        let mut found = session.history(&self.scope, &self.page)?;
+        if matches!(self.scope, HistoryScope::Instance(_)) && found.total.is_none() {
+            return Err(Problem::not_found());
+        }
+        if let Some(since) = self.since {
+            let all = found.entries.len();
+            // What clients are shown is exact to a millisecond. The newest come first.
+            found.entries.retain(|stored| stored.updated.micros() / 1000 >= since.micros() / 1000);
+            if found.entries.len() < all {
+                found.next = None;
+            }
+            found.total = None;
+        }
+        Ok(found)
+    }
+
+    /// The Bundle of what was found.
+    pub(crate) fn text(
+        &self,
+        app: &App,
+        account: &str,
+        now: Timestamp,
+        found: HistoryPage,
+    ) -> Result<Vec<u8>, Problem> {
+        let (base, place) = (&app.settings.base, place(&self.scope));
+        let since = self.since.map(|since| ("_since".to_owned(), since.to_instant()));
+        let own = since.as_ref().map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+        let mut links = vec![("self", format!("{base}/{place}{own}"))];
+        if let Some(next) = &found.next {
+            let pairs: Vec<(String, String)> = since.into_iter().collect();
+            let cursor = Cursor::new(&place, &pairs, self.page.count, Some(next), now);
+            let text = app.cursors.seal(&cursor, account, &*app.random).ok_or_else(Problem::internal)?;
+            links.push(("next", format!("{base}/{place}?_cursor={text}")));
+        }
+        Ok(bundle(base, found, &links))
+    }
+}
 
 /// `GET …/_history`.
 pub(crate) async fn history(
@@ -36,42 +130,20 @@ pub(crate) async fn history(
     }
     media::acceptable(call, query)?;
     call.permit(permission, kind)?;
-    let page = page(call, &place(&scope), query)?;
-    let (scope, count, found) = call
+    let account = call.account()?;
+    let asked = Asked::read(&call.app, &account, call.now, scope, query)?;
+    let (asked, found) = call
         .app
         .store
         .read(move |session| {
-            let found = session.history(&scope, &page)?;
-            Ok::<_, Problem>((scope, page.count, found))
+            let found = asked.run(session)?;
+            Ok::<_, Problem>((asked, found))
         })
         .await?;
-    if matches!(scope, HistoryScope::Instance(_)) && found.total.is_none() {
-        return Err(Problem::not_found());
-    }
     for stored in &found.entries {
         call.touches(&stored.patients, 1);
     }
-    let text = text(&call.app, &call.account()?, call.now, &scope, count, found)?;
-    Ok(Reply::fhir(StatusCode::OK, text))
-}
-
-/// The Bundle of what was found.
-pub(crate) fn text(
-    app: &App,
-    account: &str,
-    now: Timestamp,
-    scope: &HistoryScope,
-    count: u32,
-    found: HistoryPage,
-) -> Result<Vec<u8>, Problem> {
-    let (base, place) = (&app.settings.base, place(scope));
-    let mut links = vec![("self", format!("{base}/{place}"))];
-    if let Some(next) = &found.next {
-        let cursor = Cursor::new(&place, &[], count, Some(next), now);
-        let text = app.cursors.seal(&cursor, account, &*app.random).ok_or_else(Problem::internal)?;
-        links.push(("next", format!("{base}/{place}?_cursor={text}")));
-    }
-    Ok(bundle(base, found, &links))
+    Ok(Reply::fhir(StatusCode::OK, asked.text(&call.app, &account, call.now, found)?))
 }
 
 /// The address after the base.
@@ -81,29 +153,6 @@ fn place(scope: &HistoryScope) -> String {
         HistoryScope::Type(kind) => format!("{kind}/_history"),
         HistoryScope::System => "_history".to_owned(),
     }
-}
-
-fn page(call: &Call, place: &str, query: Option<&str>) -> Result<Page, Problem> {
-    let mut page = Page { count: PAGE_SIZE, after: None };
-    for (name, value) in form::pairs(query.unwrap_or_default().as_bytes())? {
-        match name.as_str() {
-            "_cursor" => {
-                let cursor = call.app.cursors.open(&value, place, &call.account()?, call.now)?;
-                page = Page { count: cursor.count, after: cursor.position()? };
-            }
-            "_count" => {
-                let words = "`_count` must be a whole number";
-                let count: u32 = value.parse().map_err(|_| Problem::malformed(IssueCode::Value, words))?;
-                page.count = count.min(call.app.settings.limits.page_size);
-            }
-            "_format" | "_pretty" => {}
-            _ => {
-                let words = "history takes `_count` only; `_since` and `_at` are not supported yet";
-                return Err(Problem::malformed(IssueCode::NotSupported, words));
-            }
-        }
-    }
-    Ok(page)
 }
 
 fn bundle(base: &str, found: HistoryPage, links: &[(&str, String)]) -> Vec<u8> {

@@ -59,6 +59,14 @@ pub(crate) fn preferred_handling(call: &Call) -> Handling {
     }
 }
 
+/// Whether the client wants to come back for the answer (RFC 7240, section 4.1).
+pub(crate) fn prefers_async(call: &Call) -> bool {
+    let values = call.headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split([',', ';']))
+        .any(|one| one.trim().eq_ignore_ascii_case("respond-async"))
+}
+
 fn preference<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
     call.headers
         .get_all("prefer")

@@ -2,8 +2,11 @@
 
 mod bundle;
 mod condition;
+mod everything;
+mod export;
 mod history;
 mod media;
+mod operation;
 mod patch;
 mod read;
 mod resolve;
@@ -48,6 +51,18 @@ pub(crate) async fn dispatch(
     }
     call.authenticate().await?;
     match (segments.as_slice(), method) {
+        (["$export"] | ["Patient", "$export"] | ["Group", _, "$export"], "GET" | "POST") => {
+            let extent = match segments.as_slice() {
+                ["Group", id, _] => export::Extent::Group((*id).to_owned()),
+                ["Patient", _] => export::Extent::Patients,
+                _ => export::Extent::System,
+            };
+            let body = (method == "POST").then_some(body);
+            export::begin(call, extent, target.query, body).await
+        }
+        (["$export-status", job], "GET") => export::status(call, job).await,
+        (["$export-status", job], "DELETE") => export::cancel(call, job).await,
+        (["$export-file", job, kind], "GET") => export::file(call, job, kind).await,
         ([""], "POST") => bundle::bundle(call, body).await,
         ([""], "GET") => search::by_get(call, search::Scope::system(), target.query).await,
         ([""], _) => Err(Problem::method_not_allowed("GET, POST")),
@@ -98,6 +113,16 @@ pub(crate) async fn dispatch(
         ([kind, id, "_history"] | [kind, id, "_history", _], _) => {
             key(kind, id)?;
             Err(Problem::method_not_allowed("GET"))
+        }
+        ([owner, id, "$everything"], "GET") => {
+            everything::everything(call, key(owner, id)?, target.query, None).await
+        }
+        ([owner, id, "$everything"], "POST") => {
+            everything::everything(call, key(owner, id)?, target.query, Some(body)).await
+        }
+        ([owner, id, "$everything"], _) => {
+            key(owner, id)?;
+            Err(Problem::method_not_allowed("GET, POST"))
         }
         ([owner, id, kind], "GET") => {
             let scope = search::Scope::compartment(key(owner, id)?, kind)?;

@@ -2,7 +2,9 @@
 
 use http::{StatusCode, header};
 use ward_audit::Class;
+use ward_base::{Phi, Timestamp};
 use ward_fhir::bundle::version_tag;
+use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::Summary;
 use ward_identity::Permission;
 use ward_store::{ResourceKey, Stored};
@@ -53,34 +55,64 @@ fn give(call: &mut Call, found: Option<Stored>, query: Option<&str>) -> Result<R
     if stored.deleted {
         return Err(Problem::gone());
     }
-    if is_known(call, &stored) {
+    let known = Known {
+        tags: call.header(header::IF_NONE_MATCH).map(str::to_owned),
+        since: call.header(header::IF_MODIFIED_SINCE).and_then(read_http_date),
+    };
+    if known.is(&stored) {
         return Ok(Reply::empty(StatusCode::NOT_MODIFIED).versioned(stored.version, stored.updated));
     }
-    let (summary, elements) = part(query)?;
-    let body = partial(stored.body, summary, &elements)?;
+    let body = Part::read(query)?.of(stored.body)?;
     Ok(Reply::fhir(StatusCode::OK, body.into_inner()).versioned(stored.version, stored.updated))
 }
 
-/// Whether the client has this version already (conditional read).
-fn is_known(call: &Call, stored: &Stored) -> bool {
-    if let Some(tags) = call.header(header::IF_NONE_MATCH) {
-        return tags.split(',').any(|tag| tag.trim() == "*" || version_tag(tag) == Some(stored.version));
-    }
-    call.header(header::IF_MODIFIED_SINCE)
-        .and_then(read_http_date)
-        .is_some_and(|since| stored.updated.seconds() <= since.seconds())
+/// What the client says that it has already (conditional read).
+pub(crate) struct Known {
+    /// As in `If-None-Match`.
+    pub(crate) tags: Option<String>,
+    /// As in `If-Modified-Since`; counts without tags only.
+    pub(crate) since: Option<Timestamp>,
 }
 
-/// The part that `_summary` and `_elements` ask for.
-fn part(query: Option<&str>) -> Result<(Summary, Vec<String>), Problem> {
-    let (mut summary, mut elements) = (Summary::False, Vec::new());
-    for (name, value) in form::pairs(query.unwrap_or_default().as_bytes())? {
-        match (name.as_str(), value.as_str()) {
-            ("_summary", "text") => summary = Summary::Text,
-            ("_summary", "data") => summary = Summary::Data,
-            ("_elements", names) => elements.extend(names.split(',').map(|name| name.trim().to_owned())),
-            _ => {}
+impl Known {
+    /// Whether it has this version.
+    pub(crate) fn is(&self, stored: &Stored) -> bool {
+        match (&self.tags, self.since) {
+            (Some(tags), _) => {
+                tags.split(',').any(|tag| tag.trim() == "*" || version_tag(tag) == Some(stored.version))
+            }
+            (None, since) => since.is_some_and(|since| stored.updated.seconds() <= since.seconds()),
         }
     }
-    Ok((summary, elements))
+}
+
+/// The part of a resource that `_summary` and `_elements` ask for.
+pub(crate) struct Part {
+    summary: Summary,
+    elements: Vec<String>,
+}
+
+impl Part {
+    /// Understands the parameters of a read.
+    pub(crate) fn read(query: Option<&str>) -> Result<Self, Problem> {
+        let mut part = Self { summary: Summary::False, elements: Vec::new() };
+        for (name, value) in form::pairs(query.unwrap_or_default().as_bytes())? {
+            match name.as_str() {
+                "_summary" => {
+                    // There is nothing to count.
+                    let summary = Summary::parse(&value).filter(|summary| *summary != Summary::Count);
+                    let words = "`_summary` of a read must be false, data or text";
+                    part.summary = summary.ok_or_else(|| Problem::malformed(IssueCode::Value, words))?;
+                }
+                "_elements" => part.elements.extend(value.split(',').map(|name| name.trim().to_owned())),
+                _ => {}
+            }
+        }
+        Ok(part)
+    }
+
+    /// The part of this resource.
+    pub(crate) fn of(&self, body: Phi<Vec<u8>>) -> Result<Phi<Vec<u8>>, Problem> {
+        partial(body, self.summary, &self.elements)
+    }
 }

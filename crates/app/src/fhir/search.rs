@@ -6,14 +6,14 @@ use http::StatusCode;
 use ward_audit::Class;
 use ward_base::{Phi, ResourceId, Timestamp};
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
-use ward_fhir::search::{self, FilterValue, Handling, Link, Query, Summary, allowed_in_url};
+use ward_fhir::search::{self, FilterValue, Handling, Include, Link, Query, Summary, allowed_in_url};
 use ward_fhir::{ResourceType, compartment};
 use ward_identity::Permission;
 use ward_store::{Page, Position, ResourceKey, SearchPage, Session, Stored};
 use ward_transport::RequestBody;
 
-use super::media;
 use super::text::{BundleText, full_url, partial};
+use super::{everything, media};
 use crate::app::App;
 use crate::call::Call;
 use crate::cursor::Cursor;
@@ -38,17 +38,19 @@ pub(crate) struct Scope {
     kind: Option<ResourceType>,
     /// The resource whose compartment is searched.
     owner: Option<ResourceKey>,
+    /// For `$everything`: whom it is about. What the compartment refers to comes along, unless it is about others.
+    whole: Option<Vec<ResourceId>>,
 }
 
 impl Scope {
     /// `[base]/Type`.
     pub(crate) fn of_type(kind: ResourceType) -> Self {
-        Self { place: kind.name().to_owned(), kind: Some(kind), owner: None }
+        Self { place: kind.name().to_owned(), kind: Some(kind), owner: None, whole: None }
     }
 
     /// `[base]`.
     pub(crate) const fn system() -> Self {
-        Self { place: String::new(), kind: None, owner: None }
+        Self { place: String::new(), kind: None, owner: None, whole: None }
     }
 
     /// `[base]/Patient/id/Type`, or `*` for every type.
@@ -58,7 +60,13 @@ impl Scope {
         }
         let place = format!("{}/{}/{kind}", owner.resource_type, owner.id.as_str());
         let kind = if kind == "*" { None } else { Some(super::parse(kind)?) };
-        Ok(Self { place, kind, owner: Some(owner) })
+        Ok(Self { place, kind, owner: Some(owner), whole: None })
+    }
+
+    /// `[base]/Patient/id/$everything`, about these patients.
+    pub(crate) fn everything(owner: ResourceKey, patients: Vec<ResourceId>) -> Self {
+        let place = format!("{}/{}/$everything", owner.resource_type, owner.id.as_str());
+        Self { place, kind: None, owner: Some(owner), whole: Some(patients) }
     }
 }
 
@@ -143,7 +151,13 @@ impl Asked {
     /// What the store finds.
     pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<SearchPage, Problem> {
         let mut found = session.search(&self.queries, &self.page())?;
-        found.included.retain(|stored| self.may_include.contains(&stored.key.resource_type));
+        found.included.retain(|stored| {
+            let concerns = |whole: &Vec<ResourceId>| {
+                stored.patients.is_empty() || stored.patients.iter().any(|patient| whole.contains(patient))
+            };
+            self.may_include.contains(&stored.key.resource_type)
+                && self.scope.whole.as_ref().is_none_or(concerns)
+        });
         Ok(found)
     }
 }
@@ -208,7 +222,7 @@ fn name_patients(query: &Query, named: &mut Vec<ResourceId>) {
 /// `GET [base]/Type?…` and the like: parameters that tell nothing, or a paging link.
 pub(crate) async fn by_get(call: &mut Call, scope: Scope, query: Option<&str>) -> Result<Reply, Problem> {
     let pairs = begin(call, &scope, query)?;
-    search(call, scope, pairs).await
+    answer(call, scope, pairs).await
 }
 
 /// `POST [base]/Type/_search` and the like.
@@ -221,7 +235,7 @@ pub(crate) async fn by_post(
     let mut pairs = begin(call, &scope, query)?;
     let body = call.body(body, &[FORM], FORM, FORM_BYTES_MAX).await?;
     pairs.extend(form::pairs(&body)?);
-    search(call, scope, pairs).await
+    answer(call, scope, pairs).await
 }
 
 /// The parameters that stand in the address, if they may.
@@ -245,7 +259,12 @@ fn may_stand_in_url(scope: &Scope, name: &str, value: &str) -> bool {
     kind.is_some_and(|kind| allowed_in_url(name, value, kind))
 }
 
-async fn search(call: &mut Call, scope: Scope, pairs: Vec<(String, String)>) -> Result<Reply, Problem> {
+/// Answers a search whose parameters may be asked.
+pub(crate) async fn answer(
+    call: &mut Call,
+    scope: Scope,
+    pairs: Vec<(String, String)>,
+) -> Result<Reply, Problem> {
     let account = call.account()?;
     let handling = media::preferred_handling(call);
     let mut asked = understand(&call.app, &account, call.now, scope, pairs, handling)?;
@@ -293,8 +312,13 @@ pub(crate) fn understand(
     };
     let (mut queries, mut warnings) = (Vec::with_capacity(kinds.len()), Vec::new());
     for kind in kinds {
+        let own = scope.whole.is_some().then(|| everything::parameters(kind, &understood)).transpose()?;
         let (mut query, said) =
-            search::parse(kind, &understood, handling, &app.settings.base).map_err(Problem::bad_query)?;
+            search::parse(kind, own.as_ref().unwrap_or(&understood), handling, &app.settings.base)
+                .map_err(Problem::bad_query)?;
+        if scope.whole.is_some() {
+            query.includes.push(Include::references_of(kind));
+        }
         if let Some(owner) = &scope.owner {
             let within = search::compartment(owner.resource_type, owner.id.as_str(), kind);
             query.compartment = Some(within.ok_or_else(Problem::not_in_compartment)?);

@@ -4,6 +4,7 @@
 mod api;
 mod audit_log;
 mod browser;
+mod bulk_data;
 mod canary;
 mod clients;
 mod command_line;

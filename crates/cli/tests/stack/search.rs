@@ -7,7 +7,7 @@ use crate::api::{create, issue};
 use crate::empty_stack;
 
 /// `Type/id` of the entries of a search, by mode.
-fn found(answer: &Answer, mode: &str) -> Vec<String> {
+pub(crate) fn found(answer: &Answer, mode: &str) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let mut names: Vec<String> = answer.json()["entry"]
         .as_array()
@@ -23,21 +23,22 @@ fn found(answer: &Answer, mode: &str) -> Vec<String> {
     names
 }
 
-fn sorted(mut names: Vec<String>) -> Vec<String> {
+pub(crate) fn sorted(mut names: Vec<String>) -> Vec<String> {
     names.sort();
     names
 }
 
-struct Ward {
-    doctor: String,
-    ada: String,
-    grace: String,
-    stay: String,
-    pulse: String,
-    weight: String,
+pub(crate) struct Ward {
+    pub(crate) doctor: String,
+    pub(crate) ada: String,
+    pub(crate) grace: String,
+    pub(crate) stay: String,
+    pub(crate) pulse: String,
+    pub(crate) weight: String,
 }
 
-fn fill(client: &Https) -> Ward {
+/// Two patients, a doctor, a stay and two measurements.
+pub(crate) fn fill(client: &Https) -> Ward {
     let made = |resource: Value| {
         let kind = resource["resourceType"].as_str().unwrap().to_owned();
         format!("{kind}/{}", create(client, &resource).0)

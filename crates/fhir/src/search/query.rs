@@ -110,6 +110,13 @@ pub struct Include {
     pub iterate: bool,
 }
 
+impl Include {
+    /// All that resources of this type refer to.
+    pub const fn references_of(source: ResourceType) -> Self {
+        Self { source, parameter: None, target: None, reverse: false, iterate: false }
+    }
+}
+
 /// One `name=value` of a query.
 pub struct Filter {
     /// The parameter.

@@ -1,0 +1,312 @@
+//! Bulk Data export (<https://hl7.org/fhir/uv/bulkdata/STU2/export.html>), of everything, of all patients or of a
+//! group's members, for service accounts.
+//!
+//! A job is what was asked, kept sealed for a day. Nothing is written out: each file of its manifest is made while it
+//! is downloaded, page by page, so that no plain text waits anywhere, and whose records leave stands in the audit log
+//! before they do. What was changed after the job began may be in a file in its new form; it comes again with the
+//! next export since this one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::channel::{Channel, Sender};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use ward_audit::{Class, Entry, Outcome};
+use ward_base::{ResourceId, Timestamp};
+use ward_fhir::outcome::IssueCode;
+use ward_fhir::search::{self, Handling, Query};
+use ward_fhir::{Moment, ResourceType, compartment};
+use ward_identity::{Permission, token};
+use ward_store::{Page, RecordKind, ResourceKey, Session, Stored};
+use ward_transport::{Body, BodyError, RequestBody};
+
+use super::{media, operation};
+use crate::app::App;
+use crate::authenticate::{decode, encode};
+use crate::call::Call;
+use crate::form;
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+/// How long a job is kept.
+const KEPT_SECONDS: i64 = 24 * 3600;
+/// Resources in one page of a file.
+const PAGE: u32 = 500;
+const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+
+/// Whose records are exported.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) enum Extent {
+    /// Everything.
+    System,
+    /// What is about patients.
+    Patients,
+    /// What is about the members of this group.
+    Group(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Job {
+    account: String,
+    /// The address that was asked.
+    request: String,
+    extent: Extent,
+    /// Names of resource types.
+    types: Vec<String>,
+    /// Only what was changed since, as a FHIR instant.
+    since: Option<String>,
+    made: Timestamp,
+}
+
+/// `GET` or `POST [base]/$export` and the like: begins a job.
+pub(crate) async fn begin(
+    call: &mut Call,
+    extent: Extent,
+    query: Option<&str>,
+    body: Option<RequestBody>,
+) -> Result<Reply, Problem> {
+    call.doing(Class::Disclosure, "export", None);
+    for_clients(call)?;
+    media::acceptable(call, None)?;
+    if !media::prefers_async(call) {
+        let words = "an export is asynchronous: send the header `Prefer: respond-async`";
+        return Err(Problem::malformed(IssueCode::Required, words));
+    }
+    let mut pairs = form::pairs(query.unwrap_or_default().as_bytes())?;
+    if let Some(body) = body {
+        pairs.extend(operation::parameters(call, body).await?);
+    }
+    let (mut types, mut since) = (Vec::new(), None);
+    for (name, value) in &pairs {
+        match name.as_str() {
+            "_type" => types.extend(value.split(',').map(|name| name.trim().to_owned())),
+            "_since" => {
+                let words = "`_since` must be a moment such as 2015-02-07T13:28:17Z";
+                let moment = Moment::parse(value);
+                let moment = moment.ok_or_else(|| Problem::malformed(IssueCode::Value, words))?;
+                since = Some(Timestamp(moment.start).to_instant());
+            }
+            "_outputFormat" if FORMATS.contains(&value.replace(' ', "+").as_str()) => {}
+            "_outputFormat" => {
+                let words = "exports are given as application/fhir+ndjson only";
+                return Err(Problem::malformed(IssueCode::NotSupported, words));
+            }
+            _ => {
+                let words =
+                    "an export takes `_type`, `_since` and `_outputFormat`; others are not supported yet";
+                return Err(Problem::malformed(IssueCode::NotSupported, words));
+            }
+        }
+    }
+    let belongs = |kind: &ResourceType| matches!(extent, Extent::System) || compartment::is_member(*kind);
+    let kinds = if types.is_empty() {
+        let may = |kind: &ResourceType| permit(call, *kind).is_ok();
+        ResourceType::all().filter(belongs).filter(may).collect()
+    } else {
+        let named: Option<Vec<ResourceType>> = types.iter().map(|name| ResourceType::parse(name)).collect();
+        let named = named.filter(|kinds| kinds.iter().all(belongs)).ok_or_else(|| {
+            let words =
+                "`_type` must name resource types of FHIR R4, and those of patients unless all is exported";
+            Problem::malformed(IssueCode::Value, words)
+        })?;
+        named.iter().try_for_each(|kind| permit(call, *kind))?;
+        named
+    };
+    if kinds.is_empty() {
+        return Err(Problem::forbidden("no scope of the client allows it"));
+    }
+    let place = match &extent {
+        Extent::System => "$export".to_owned(),
+        Extent::Patients => "Patient/$export".to_owned(),
+        Extent::Group(id) => {
+            members(call, id).await?;
+            format!("Group/{id}/$export")
+        }
+    };
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    let job = Job {
+        account: call.account()?,
+        request: format!("{}/{place}{query}", call.app.settings.base),
+        extent,
+        types: kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+        since,
+        made: call.now,
+    };
+    call.intend().await?;
+    let (secret, key) = token::new_token(&*call.app.random);
+    let (record, expires) = (encode(&job)?, call.now.plus_seconds(KEPT_SECONDS));
+    call.app
+        .store
+        .write(move |transaction| {
+            Ok::<_, Problem>(transaction.put_record(RecordKind::ExportJob, &key, &record, Some(expires))?)
+        })
+        .await?;
+    let id = std::str::from_utf8(secret.expose()).map_err(|_| Problem::internal())?;
+    let mut reply = Reply::empty(StatusCode::ACCEPTED);
+    let url = format!("{}/$export-status/{id}", call.app.settings.base);
+    let url = HeaderValue::try_from(url).map_err(|_| Problem::internal())?;
+    reply.header(header::CONTENT_LOCATION, url);
+    Ok(reply)
+}
+
+/// `GET [base]/$export-status/job`: the manifest.
+pub(crate) async fn status(call: &mut Call, id: &str) -> Result<Reply, Problem> {
+    call.doing(Class::Disclosure, "export-status", None);
+    let (job, _) = job(call, id).await?;
+    let base = call.app.settings.base.clone();
+    let mut output = Vec::new();
+    for name in &job.types {
+        let kind = ResourceType::parse(name).ok_or_else(Problem::internal)?;
+        // Lost scopes since, or nothing there.
+        if permit(call, kind).is_err() || !any(call, kind, &job).await? {
+            continue;
+        }
+        output.push(json!({"type": name, "url": format!("{base}/$export-file/{id}/{name}")}));
+    }
+    let manifest = json!({
+        "transactionTime": job.made.to_instant(), "request": job.request, "requiresAccessToken": true,
+        "output": output, "error": [],
+    });
+    Ok(Reply::json(StatusCode::OK, &manifest))
+}
+
+/// `DELETE [base]/$export-status/job`.
+pub(crate) async fn cancel(call: &mut Call, id: &str) -> Result<Reply, Problem> {
+    call.doing(Class::Disclosure, "export-cancel", None);
+    let (_, key) = job(call, id).await?;
+    call.intend().await?;
+    call.app
+        .store
+        .write(move |transaction| Ok::<_, Problem>(transaction.delete_record(RecordKind::ExportJob, &key)?))
+        .await?;
+    Ok(Reply::empty(StatusCode::ACCEPTED))
+}
+
+/// `GET [base]/$export-file/job/Type`: the resources of a type, one a line.
+pub(crate) async fn file(call: &mut Call, id: &str, name: &str) -> Result<Reply, Problem> {
+    call.doing(Class::Disclosure, "export", None);
+    let (job, _) = job(call, id).await?;
+    let kind = ResourceType::parse(name).filter(|kind| job.types.iter().any(|name| name == kind.name()));
+    let kind = kind.ok_or_else(Problem::not_found)?;
+    call.entry.resource_type = Some(kind.name());
+    permit(call, kind)?;
+    let members = match &job.extent {
+        Extent::Group(group) => Some(members(call, group).await?),
+        Extent::System | Extent::Patients => None,
+    };
+    let (sender, body) = Channel::<Bytes, BodyError>::new(4);
+    let (app, entry) = (Arc::clone(&call.app), call.entry.clone());
+    call.app.tasks.spawn(async move {
+        let mut sender = sender;
+        if pages(&app, kind, &job, members, &entry, &mut sender).await.is_err() {
+            // The client sees an answer that was cut off, not a short one.
+            sender.abort(BodyError::Broken);
+        }
+    });
+    Ok(Reply::ndjson(Body::new(body)))
+}
+
+/// Fails unless a service account asks: no person takes everything home in a browser.
+fn for_clients(call: &Call) -> Result<(), Problem> {
+    if call.account()?.starts_with("client/") {
+        Ok(())
+    } else {
+        Err(Problem::forbidden("exports are for service accounts"))
+    }
+}
+
+fn permit(call: &Call, kind: ResourceType) -> Result<(), Problem> {
+    call.permit(Permission::Read, Some(kind))?;
+    call.permit(Permission::Search, Some(kind))
+}
+
+/// A job of the caller's, and under which key it is kept.
+async fn job(call: &Call, id: &str) -> Result<(Job, String), Problem> {
+    for_clients(call)?;
+    let key = token::storage_key(id).ok_or_else(Problem::not_found)?;
+    let wanted = key.clone();
+    let record = call
+        .app
+        .store
+        .read(move |session| Ok::<_, Problem>(session.record(RecordKind::ExportJob, &wanted)?))
+        .await?;
+    let job: Job = decode(&record.ok_or_else(Problem::not_found)?)?;
+    if job.account == call.account()? { Ok((job, key)) } else { Err(Problem::not_found()) }
+}
+
+/// The patients in a group.
+async fn members(call: &Call, id: &str) -> Result<HashSet<ResourceId>, Problem> {
+    let kind = ResourceType::parse("Group").ok_or_else(Problem::internal)?;
+    permit(call, kind)?;
+    let id = ResourceId::parse(id).map_err(|_| Problem::not_found())?;
+    let key = ResourceKey { resource_type: kind, id };
+    let group = call.app.store.read(move |session| Ok::<_, Problem>(session.current(&key)?)).await?;
+    let group = group.filter(|group| !group.deleted).ok_or_else(Problem::not_found)?;
+    // All patients that a group is about are its members.
+    Ok(group.patients.into_iter().collect())
+}
+
+/// What the job takes of a type.
+fn query(app: &App, kind: ResourceType, job: &Job) -> Result<Query, Problem> {
+    let mut pairs = Vec::new();
+    if let Some(since) = &job.since {
+        // In the order of change, so that only what changed is looked at.
+        pairs.push(("_lastUpdated".to_owned(), format!("ge{since}")));
+        pairs.push(("_sort".to_owned(), "_lastUpdated".to_owned()));
+    }
+    let parsed = search::parse(kind, &pairs, Handling::Strict, &app.settings.base);
+    parsed.map(|(query, _)| query).map_err(Problem::bad_query)
+}
+
+async fn any(call: &Call, kind: ResourceType, job: &Job) -> Result<bool, Problem> {
+    let query = query(&call.app, kind, job)?;
+    let page = Page { count: 1, after: None };
+    let found = move |session: &mut dyn Session| Ok::<_, Problem>(session.search(&[query], &page)?);
+    Ok(!call.app.store.read(found).await?.hits.is_empty())
+}
+
+async fn pages(
+    app: &App,
+    kind: ResourceType,
+    job: &Job,
+    members: Option<HashSet<ResourceId>>,
+    entry: &Entry,
+    sender: &mut Sender<Bytes, BodyError>,
+) -> Result<(), Problem> {
+    let belongs = |stored: &Stored| match (&job.extent, &members) {
+        (Extent::System, _) => true,
+        (_, Some(members)) => stored.patients.iter().any(|patient| members.contains(patient)),
+        (_, None) => !stored.patients.is_empty(),
+    };
+    let mut page = Page { count: PAGE, after: None };
+    loop {
+        let query = query(app, kind, job)?;
+        let found = app.store.read(move |session| Ok::<_, Problem>(session.search(&[query], &page)?)).await?;
+        let hits: Vec<Stored> = found.hits.into_iter().filter(belongs).collect();
+        if !hits.is_empty() {
+            let mut entry = entry.clone();
+            entry.time = app.clock.now();
+            entry.outcome = Outcome::Success;
+            entry.rows = u32::try_from(hits.len()).unwrap_or(u32::MAX);
+            entry.patients = hits.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
+            entry.patients.sort_unstable();
+            entry.patients.dedup();
+            app.trail.append(vec![entry]).await.map_err(|_| Problem::audit_unavailable())?;
+            let mut text = Vec::new();
+            for stored in &hits {
+                text.extend_from_slice(stored.body.expose());
+                text.push(b'\n');
+            }
+            if sender.send_data(Bytes::from(text)).await.is_err() {
+                return Ok(());
+            }
+        }
+        match found.next {
+            Some(next) => page = Page { count: PAGE, after: Some(next) },
+            None => return Ok(()),
+        }
+    }
+}
