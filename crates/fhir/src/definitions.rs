@@ -100,6 +100,11 @@ impl Definition {
         self.names.get(number as usize).copied().unwrap_or_default()
     }
 
+    /// The number of the element of this name, which for a choice is that without a type.
+    pub(crate) fn number(&self, name: &str) -> Option<u32> {
+        (0..).zip(&self.names).find(|(_, own)| **own == name).map(|(number, _)| number)
+    }
+
     fn index(&mut self) {
         let size = (self.elements.len() * 2).next_power_of_two();
         let mut slots = vec![0_u16; size];
@@ -133,6 +138,8 @@ struct Tables {
     definitions: Box<[Definition]>,
     /// How many of the definitions, at the front, are concrete resource types.
     resources: usize,
+    /// By the name of the value set, in byte order.
+    codes: Vec<(&'static str, Codes)>,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(read);
@@ -165,6 +172,16 @@ pub(crate) fn element() -> &'static Definition {
 static NOTHING: Definition =
     Definition { path: "", required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
 
+/// What nothing is known of.
+pub(crate) fn nothing() -> &'static Definition {
+    &NOTHING
+}
+
+/// The codes of the value set with this last part of its address, if a required binding has it.
+pub(crate) fn codes(name: &str) -> Option<Codes> {
+    find(&TABLES.codes, name)
+}
+
 /// The definition that an element refers to.
 pub(crate) fn definition(id: DefinitionId) -> &'static Definition {
     TABLES.definitions.get(usize::from(id.0)).unwrap_or(&NOTHING)
@@ -187,7 +204,7 @@ fn read() -> Tables {
     places.sort_by_key(|(path, _)| *path);
     let definitions =
         headers.iter().map(|(path, _, lines)| read_definition(path, lines, &places, &codes)).collect();
-    Tables { definitions, resources }
+    Tables { definitions, resources, codes }
 }
 
 fn read_codes() -> Vec<(&'static str, Codes)> {

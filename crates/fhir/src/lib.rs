@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod capability;
 pub mod compartment;
 mod definitions;
+pub mod fhirpath;
 pub mod json;
 mod narrative;
 pub mod outcome;

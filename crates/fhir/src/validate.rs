@@ -31,6 +31,11 @@ pub fn resource(resource: &Value) -> Vec<Issue> {
     validator.issues
 }
 
+/// Every issue of structure, formats and codes.
+pub(crate) fn structure(resource: &Value) -> Vec<Issue> {
+    self::resource(resource)
+}
+
 struct Validator {
     issues: Vec<Issue>,
 }
