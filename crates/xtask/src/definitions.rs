@@ -44,6 +44,7 @@ fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
         writeln!(lines, "{name} {}", codes.into_iter().collect::<Vec<_>>().join(" "))?;
     }
     std::fs::write(out.join("codes.txt"), lines)?;
+    crate::invariants::write(package, out)?;
     crate::search_parameters::write(package, out)
 }
 
@@ -74,12 +75,13 @@ pub(crate) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
+/// The items at `key`; none if it is no array.
+pub(crate) fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
     value[key].as_array().into_iter().flatten()
 }
 
 /// Whether a structure defines a type that may stand in JSON as an object, not a profile of one.
-fn is_type(structure: &Value) -> bool {
+pub(crate) fn is_type(structure: &Value) -> bool {
     match text(structure, "kind") {
         "resource" => structure["abstract"] == false && text(structure, "derivation") == "specialization",
         "complex-type" => text(structure, "derivation") != "constraint",
@@ -257,7 +259,9 @@ mod tests {
         let out = root.join("target/fhir-r4-examples/definitions");
         std::fs::create_dir_all(&out).unwrap();
         write(&package, &out).unwrap();
-        for name in ["types.txt", "codes.txt", "search_parameters.txt", "patient_compartment.txt"] {
+        for name in
+            ["types.txt", "codes.txt", "invariants.txt", "search_parameters.txt", "patient_compartment.txt"]
+        {
             let committed = std::fs::read_to_string(root.join("crates/fhir/definitions").join(name)).unwrap();
             let written = std::fs::read_to_string(out.join(name)).unwrap();
             let difference =
