@@ -4,8 +4,9 @@
 //! `valueQuantity`, `valueString` and so on. Concrete resource types come first, in the order of their names: the
 //! index of a [`crate::ResourceType`] is the index of its definition.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use crate::invariant::{self, Invariant};
 use crate::primitive::Primitive;
 
 /// The place of a definition in the table; handed out by this module only.
@@ -25,6 +26,8 @@ pub(crate) struct Definition {
     elements: Vec<Element>,
     /// Open addressing over `elements`: their positions from 1, 0 where nothing is. Never more than half full.
     slots: Vec<u16>,
+    /// Compiled when first asked for.
+    invariants: OnceLock<Box<[Invariant]>>,
 }
 
 /// An element as it stands in JSON: one form of it if it is a choice.
@@ -81,6 +84,17 @@ impl Codes {
 }
 
 impl Definition {
+    const fn empty(path: &'static str) -> Self {
+        Self {
+            path,
+            required: 0,
+            names: Vec::new(),
+            elements: Vec::new(),
+            slots: Vec::new(),
+            invariants: OnceLock::new(),
+        }
+    }
+
     /// The element with this name in JSON.
     pub(crate) fn element(&self, key: &str) -> Option<&Element> {
         let mask = self.slots.len().wrapping_sub(1);
@@ -93,6 +107,11 @@ impl Definition {
             }
             slot = (slot + 1) & mask;
         }
+    }
+
+    /// The rules that every object of this type keeps.
+    pub(crate) fn invariants(&self) -> &[Invariant] {
+        self.invariants.get_or_init(|| invariant::of(self))
     }
 
     /// The name of the element with this number.
@@ -169,8 +188,7 @@ pub(crate) fn element() -> &'static Definition {
     ELEMENT.unwrap_or(&NOTHING)
 }
 
-static NOTHING: Definition =
-    Definition { path: "", required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
+static NOTHING: Definition = Definition::empty("");
 
 /// What nothing is known of.
 pub(crate) fn nothing() -> &'static Definition {
@@ -228,8 +246,7 @@ fn read_definition(
     places: &[(&'static str, DefinitionId)],
     codes: &[(&'static str, Codes)],
 ) -> Definition {
-    let mut definition =
-        Definition { path, required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
+    let mut definition = Definition::empty(path);
     for (line, number) in lines.iter().zip(0..u64::BITS) {
         let mut words = line.split(' ');
         let (Some(name), Some(min), Some(max), Some(types)) =

@@ -12,6 +12,7 @@ pub mod capability;
 pub mod compartment;
 mod definitions;
 pub mod fhirpath;
+mod invariant;
 pub mod json;
 mod narrative;
 pub mod outcome;
