@@ -119,6 +119,11 @@ impl Definition {
         self.names.get(number as usize).copied().unwrap_or_default()
     }
 
+    /// Every element by its JSON name; the forms of a choice next to each other.
+    pub(crate) fn elements(&self) -> &[Element] {
+        &self.elements
+    }
+
     /// The number of the element of this name, which for a choice is that without a type.
     pub(crate) fn number(&self, name: &str) -> Option<u32> {
         (0..).zip(&self.names).find(|(_, own)| **own == name).map(|(number, _)| number)

@@ -16,6 +16,7 @@ mod invariant;
 pub mod json;
 mod narrative;
 pub mod outcome;
+pub mod patch;
 mod primitive;
 mod resource_type;
 pub mod search;

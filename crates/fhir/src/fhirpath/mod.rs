@@ -88,7 +88,17 @@ impl Expression {
         focus: Item<'v>,
         context: &Context<'v>,
     ) -> Result<Vec<Item<'v>>, EvaluateError> {
-        evaluate::evaluate(&self.root, focus, context, &Budget::of(STEPS_MAX))
+        self.evaluate_within(focus, context, &Budget::of(STEPS_MAX))
+    }
+
+    /// The same, with what is left of a budget that several evaluations share.
+    pub(crate) fn evaluate_within<'v>(
+        &'v self,
+        focus: Item<'v>,
+        context: &Context<'v>,
+        budget: &Budget,
+    ) -> Result<Vec<Item<'v>>, EvaluateError> {
+        evaluate::evaluate(&self.root, focus, context, budget)
     }
 
     /// What the expression says of `focus`: yes, no, or nothing if it finds nothing. A single item that is no boolean
@@ -104,7 +114,7 @@ impl Expression {
         context: &Context<'v>,
         budget: &Budget,
     ) -> Result<Option<bool>, EvaluateError> {
-        let found = evaluate::evaluate(&self.root, focus, context, budget)?;
+        let found = self.evaluate_within(focus, context, budget)?;
         match found.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.boolean().unwrap_or(true))),
