@@ -4,8 +4,9 @@
 //! `valueQuantity`, `valueString` and so on. Concrete resource types come first, in the order of their names: the
 //! index of a [`crate::ResourceType`] is the index of its definition.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use crate::invariant::{self, Invariant};
 use crate::primitive::Primitive;
 
 /// The place of a definition in the table; handed out by this module only.
@@ -25,6 +26,8 @@ pub(crate) struct Definition {
     elements: Vec<Element>,
     /// Open addressing over `elements`: their positions from 1, 0 where nothing is. Never more than half full.
     slots: Vec<u16>,
+    /// Compiled when first asked for.
+    invariants: OnceLock<Box<[Invariant]>>,
 }
 
 /// An element as it stands in JSON: one form of it if it is a choice.
@@ -81,6 +84,17 @@ impl Codes {
 }
 
 impl Definition {
+    const fn empty(path: &'static str) -> Self {
+        Self {
+            path,
+            required: 0,
+            names: Vec::new(),
+            elements: Vec::new(),
+            slots: Vec::new(),
+            invariants: OnceLock::new(),
+        }
+    }
+
     /// The element with this name in JSON.
     pub(crate) fn element(&self, key: &str) -> Option<&Element> {
         let mask = self.slots.len().wrapping_sub(1);
@@ -95,9 +109,24 @@ impl Definition {
         }
     }
 
+    /// The rules that every object of this type keeps.
+    pub(crate) fn invariants(&self) -> &[Invariant] {
+        self.invariants.get_or_init(|| invariant::of(self))
+    }
+
     /// The name of the element with this number.
     pub(crate) fn name(&self, number: u32) -> &'static str {
         self.names.get(number as usize).copied().unwrap_or_default()
+    }
+
+    /// Every element by its JSON name; the forms of a choice next to each other.
+    pub(crate) fn elements(&self) -> &[Element] {
+        &self.elements
+    }
+
+    /// The number of the element of this name, which for a choice is that without a type.
+    pub(crate) fn number(&self, name: &str) -> Option<u32> {
+        (0..).zip(&self.names).find(|(_, own)| **own == name).map(|(number, _)| number)
     }
 
     fn index(&mut self) {
@@ -133,6 +162,8 @@ struct Tables {
     definitions: Box<[Definition]>,
     /// How many of the definitions, at the front, are concrete resource types.
     resources: usize,
+    /// By the name of the value set, in byte order.
+    codes: Vec<(&'static str, Codes)>,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(read);
@@ -162,8 +193,17 @@ pub(crate) fn element() -> &'static Definition {
     ELEMENT.unwrap_or(&NOTHING)
 }
 
-static NOTHING: Definition =
-    Definition { path: "", required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
+static NOTHING: Definition = Definition::empty("");
+
+/// What nothing is known of.
+pub(crate) fn nothing() -> &'static Definition {
+    &NOTHING
+}
+
+/// The codes of the value set with this last part of its address, if a required binding has it.
+pub(crate) fn codes(name: &str) -> Option<Codes> {
+    find(&TABLES.codes, name)
+}
 
 /// The definition that an element refers to.
 pub(crate) fn definition(id: DefinitionId) -> &'static Definition {
@@ -187,7 +227,7 @@ fn read() -> Tables {
     places.sort_by_key(|(path, _)| *path);
     let definitions =
         headers.iter().map(|(path, _, lines)| read_definition(path, lines, &places, &codes)).collect();
-    Tables { definitions, resources }
+    Tables { definitions, resources, codes }
 }
 
 fn read_codes() -> Vec<(&'static str, Codes)> {
@@ -211,8 +251,7 @@ fn read_definition(
     places: &[(&'static str, DefinitionId)],
     codes: &[(&'static str, Codes)],
 ) -> Definition {
-    let mut definition =
-        Definition { path, required: 0, names: Vec::new(), elements: Vec::new(), slots: Vec::new() };
+    let mut definition = Definition::empty(path);
     for (line, number) in lines.iter().zip(0..u64::BITS) {
         let mut words = line.split(' ');
         let (Some(name), Some(min), Some(max), Some(types)) =

@@ -1,5 +1,8 @@
 //! Parts of resources: `_summary` and `_elements` (<https://hl7.org/fhir/R4/search.html#summary>).
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use crate::definitions::{self, Definition};
@@ -7,6 +10,15 @@ use crate::search::Summary;
 
 /// What stays whatever is asked for.
 const ALWAYS: [&str; 3] = ["resourceType", "id", "meta"];
+
+/// The elements of a summary, by the path of what they belong to.
+static SUMMARIES: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
+    let lines = include_str!("../definitions/summary.txt").lines();
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .map(|(path, names)| (path, names.split(' ').collect()))
+        .collect()
+});
 
 /// Whether a part only is asked for.
 pub fn is_partial(summary: Summary, elements: &[String]) -> bool {
@@ -35,12 +47,37 @@ pub fn subset(resource: Value, summary: Summary, elements: &[String]) -> Value {
             _ if !elements.is_empty() => asked(name),
             Summary::Text => plain == "text",
             Summary::Data => plain != "text",
+            Summary::True => is_of_summary(&kind, name),
             Summary::False | Summary::Count => true,
         }
     };
     let mut kept: Map<String, Value> = members.into_iter().filter(|(key, _)| keep(key)).collect();
+    if summary == Summary::True && elements.is_empty() {
+        kept.iter_mut().for_each(|(name, value)| summarize(value, &format!("{kind}.{name}")));
+    }
     mark(&mut kept);
     Value::Object(kept)
+}
+
+fn is_of_summary(path: &str, name: &str) -> bool {
+    SUMMARIES.get(path).is_some_and(|names| names.contains(&name))
+}
+
+/// Leaves of a part of a resource what belongs to a summary and what must be there. Parts have few levels.
+fn summarize(value: &mut Value, path: &str) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| summarize(item, path)),
+        Value::Object(members) => {
+            let Some(definition) = definitions::by_path(path) else { return };
+            members.retain(|key, _| {
+                let plain = key.strip_prefix('_').unwrap_or(key);
+                let name = definition.element(plain).map_or(plain, |element| element.name);
+                plain == "id" || is_of_summary(path, name) || is_required(Some(definition), plain)
+            });
+            members.iter_mut().for_each(|(name, value)| summarize(value, &format!("{path}.{name}")));
+        }
+        _ => {}
+    }
 }
 
 fn is_required(definition: Option<&Definition>, key: &str) -> bool {
@@ -89,5 +126,24 @@ mod tests {
             ["status", "_status", "code", "valueQuantity", "note"]
         );
         assert_eq!(keys(Summary::False, &["nothing"]), ["status", "_status", "code"]);
+        assert_eq!(keys(Summary::True, &[]), ["status", "_status", "code", "valueQuantity"]);
+    }
+
+    #[test]
+    fn a_summary_goes_into_parts() {
+        let patient = json!({"resourceType": "Patient", "name": [{"family": "f", "period": {"start": "2020"}}],
+            "contact": [{"gender": "male"}], "link": [{"other": {"reference": "Patient/1"}, "type": "refer"}],
+            "communication": [{"language": {"text": "x"}}]});
+        let part = subset(patient, Summary::True, &[]);
+        let part = part.as_object().unwrap();
+        assert_eq!(part.keys().collect::<Vec<_>>(), ["resourceType", "name", "link", "meta"]);
+        assert_eq!(part["link"][0]["type"], "refer");
+        assert_eq!(part["name"][0]["period"]["start"], "2020");
+        let encounter = json!({"resourceType": "Encounter", "status": "planned", "class": {"code": "IMP"},
+            "participant": [{"individual": {"display": "d"}, "period": {"start": "2020"}}],
+            "diagnosis": [{"condition": {"display": "c"}, "rank": 1}]});
+        let part = subset(encounter, Summary::True, &[]);
+        assert_eq!(part["participant"], json!([{"individual": {"display": "d"}}]));
+        assert_eq!(part["diagnosis"], json!([{"condition": {"display": "c"}}]));
     }
 }

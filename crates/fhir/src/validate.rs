@@ -1,16 +1,24 @@
 //! Validation of resources against the specification's definitions: structure, cardinality, choices, formats of
-//! primitives, required bindings, and a narrative without active content.
+//! primitives, required bindings, a narrative without active content, and the rules stated as FHIRPath.
 //!
-//! It is on the way of every write, so nothing is allocated until there is an issue. Issues say where by the
-//! specification's own names only; a property that the specification does not know is counted, never named.
-//! Profiles, invariants and references to other resources are not looked at.
+//! It is on the way of every write, so next to nothing is allocated until there is an issue, and a rule is evaluated
+//! only where the presence of elements does not decide it. Issues say where by the specification's own names only; a
+//! property that the specification does not know is counted, never named. Profiles and references to other resources
+//! are not looked at.
+//!
+//! A rule is broken if its expression says no. One that says nothing, because dates are of different precision for
+//! example, does not prove the resource wrong. Recommendations (dom-6) are not told.
+
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
 use crate::ResourceType;
 use crate::definitions::{self, Codes, Definition, Element, ElementType};
+use crate::fhirpath::{Answer, Budget, Context, Expression, Item};
+use crate::invariant::{self, Check, Invariant};
 use crate::narrative;
-use crate::outcome::{Issue, IssueCode};
+use crate::outcome::{Issue, IssueCode, Severity};
 use crate::primitive::Primitive;
 
 /// More issues than this help nobody; a client may send a body that has one for each of its bytes.
@@ -19,9 +27,29 @@ const ISSUES_MAX: usize = 50;
 /// The deepest nesting of objects. [`crate::json::Limits`] is stricter for what comes in as text.
 const DEPTH_MAX: usize = 100;
 
-/// Every issue found in `resource`, at most 50 and a word that there may be more; none means that it is valid.
+/// How much all rules together may do to one resource, in the steps of [`crate::fhirpath::STEPS_MAX`].
+const RULE_STEPS_MAX: u64 = 10_000_000;
+
+/// Every issue found in `resource`, at most 50 and a word that there may be more; it is valid if none is an error.
 pub fn resource(resource: &Value) -> Vec<Issue> {
-    let mut validator = Validator { issues: Vec::new() };
+    validate(resource, true)
+}
+
+/// Every issue but of the rules stated as FHIRPath, which may ask for just that.
+pub(crate) fn structure(resource: &Value) -> Vec<Issue> {
+    validate(resource, false)
+}
+
+fn validate(resource: &Value, rules: bool) -> Vec<Issue> {
+    let mut validator = Validator {
+        issues: Vec::new(),
+        errors: 0,
+        rules,
+        budget: Budget::of(RULE_STEPS_MAX),
+        resource,
+        root: resource,
+        contained: None,
+    };
     validator.resource(resource, None, DEPTH_MAX);
     if validator.full() {
         validator
@@ -31,8 +59,19 @@ pub fn resource(resource: &Value) -> Vec<Issue> {
     validator.issues
 }
 
-struct Validator {
+struct Validator<'v> {
     issues: Vec<Issue>,
+    /// How many of the issues are errors. Warnings alone must not end the search for errors.
+    errors: usize,
+    /// Whether rules stated as FHIRPath are looked at.
+    rules: bool,
+    budget: Budget,
+    /// The resource that is looked at.
+    resource: &'v Value,
+    /// The resource that contains it, or the same.
+    root: &'v Value,
+    /// The ids of what `root` contains, once they are needed.
+    contained: Option<HashSet<&'v str>>,
 }
 
 /// Where the validator stands: a list through its stack frames, written out only when there is an issue.
@@ -55,17 +94,22 @@ impl Place<'_> {
     }
 }
 
-impl Validator {
+impl<'v> Validator<'v> {
     fn full(&self) -> bool {
-        self.issues.len() >= ISSUES_MAX
+        self.errors >= ISSUES_MAX
     }
 
     #[cold]
     fn report(&mut self, code: IssueCode, place: Option<&Place<'_>>, diagnostics: impl Into<String>) {
-        if self.full() {
+        self.push(Issue::error(code, diagnostics), place);
+    }
+
+    fn push(&mut self, mut issue: Issue, place: Option<&Place<'_>>) {
+        let is_error = issue.is_error();
+        if self.full() || (!is_error && self.issues.len() >= ISSUES_MAX) {
             return;
         }
-        let mut issue = Issue::error(code, diagnostics);
+        self.errors += usize::from(is_error);
         if let Some(place) = place {
             let mut expression = String::new();
             place.write(&mut expression);
@@ -80,7 +124,7 @@ impl Validator {
     }
 
     /// A resource, at `place` if it is within another.
-    fn resource(&mut self, value: &Value, place: Option<&Place<'_>>, depth_left: usize) {
+    fn resource(&mut self, value: &'v Value, place: Option<&Place<'_>>, depth_left: usize) {
         let Value::Object(object) = value else {
             return self.report(IssueCode::Structure, place, "a resource must be an object");
         };
@@ -96,14 +140,26 @@ impl Validator {
                 "`resourceType` must name a resource type of FHIR R4",
             );
         };
-        let root = Place { parent: None, name: definition.path, index: None };
-        self.object(object, definition, place.unwrap_or(&root), true, depth_left);
+        let top = Place { parent: None, name: definition.path, index: None };
+        let is_contained = place.is_some_and(|place| place.name == "contained");
+        let outer = (self.resource, self.root);
+        self.resource = value;
+        let outer_contained = if is_contained { None } else { Some(self.contained.take()) };
+        if !is_contained {
+            self.root = value;
+        }
+        self.object(value, object, definition, place.unwrap_or(&top), true, depth_left);
+        (self.resource, self.root) = outer;
+        if let Some(outer_contained) = outer_contained {
+            self.contained = outer_contained;
+        }
     }
 
     /// The elements of an object.
     fn object(
         &mut self,
-        object: &Map<String, Value>,
+        value: &'v Value,
+        object: &'v Map<String, Value>,
         definition: &'static Definition,
         place: &Place<'_>,
         is_resource: bool,
@@ -149,6 +205,60 @@ impl Validator {
         if missing != 0 || twice != 0 {
             self.missing_or_twice(object, definition, missing, twice, place);
         }
+        if self.rules {
+            self.rules(value, definition, seen, place);
+        }
+    }
+
+    /// The rules of an object in which these elements were seen.
+    fn rules(&mut self, value: &'v Value, definition: &'static Definition, seen: u64, place: &Place<'_>) {
+        for rule in definition.invariants() {
+            let broken = match rule.presence.answer(seen) {
+                Answer::Yes | Answer::Nothing => false,
+                Answer::No => true,
+                Answer::Unknown => match &rule.check {
+                    Check::Expression(expression) => {
+                        self.says_no(expression, Item::complex(value, definition), rule, place)
+                    }
+                    Check::ContainedIsReferredTo => !contained_is_referred_to(value),
+                    Check::ReferredToIsContained => !self.referred_to_is_contained(value),
+                },
+            };
+            if broken {
+                self.broken(rule.key, rule.severity, rule.human, place);
+            }
+        }
+    }
+
+    #[cold]
+    fn broken(&mut self, key: &str, severity: Severity, human: &str, place: &Place<'_>) {
+        let issue = Issue { severity, ..Issue::error(IssueCode::Invariant, format!("{key}: {human}")) };
+        self.push(issue, Some(place));
+    }
+
+    fn says_no(
+        &mut self,
+        expression: &'static Expression,
+        focus: Item<'v>,
+        rule: &Invariant,
+        place: &Place<'_>,
+    ) -> bool {
+        let context = Context { root_resource: self.root, ..Context::of(self.resource) };
+        match expression.says_within(focus, &context, &self.budget) {
+            Ok(said) => said == Some(false),
+            Err(error) => {
+                let words = format!("{} could not be checked: {error}", rule.key);
+                self.push(Issue::warning(IssueCode::Incomplete, words), Some(place));
+                false
+            }
+        }
+    }
+
+    fn referred_to_is_contained(&mut self, reference: &Value) -> bool {
+        let text = reference.get("reference").and_then(Value::as_str).unwrap_or_default();
+        let Some(id) = text.strip_prefix('#').filter(|id| !id.is_empty()) else { return true };
+        let root = self.root;
+        self.contained.get_or_insert_with(|| contained(root).filter_map(id_of).collect()).contains(id)
     }
 
     #[cold]
@@ -185,7 +295,7 @@ impl Validator {
     /// What stands at the name of an element.
     fn element(
         &mut self,
-        value: &Value,
+        value: &'v Value,
         element: &Element,
         parent: &Map<String, Value>,
         place: &Place<'_>,
@@ -218,7 +328,7 @@ impl Validator {
     }
 
     /// One value.
-    fn single(&mut self, value: &Value, element: &Element, here: &Place<'_>, depth_left: usize) {
+    fn single(&mut self, value: &'v Value, element: &Element, here: &Place<'_>, depth_left: usize) {
         match element.of {
             ElementType::Primitive(primitive) => {
                 if !primitive.accepts(value) {
@@ -231,7 +341,10 @@ impl Validator {
             }
             ElementType::Complex(id) => {
                 let Value::Object(object) = value else { return self.structure(here, "must be an object") };
-                self.object(object, definitions::definition(id), here, false, depth_left);
+                self.object(value, object, definitions::definition(id), here, false, depth_left);
+                if self.rules && object.len() == 1 && object.contains_key("id") {
+                    self.broken("ele-1", Severity::Error, invariant::words("Element", "ele-1"), here);
+                }
                 if let Some(codes) = element.codes
                     && !concept_bound(object, codes)
                 {
@@ -268,7 +381,7 @@ impl Validator {
     /// What extends a primitive: the value of `_name`, next to `plain`, the value of `name`.
     fn sibling(
         &mut self,
-        value: &Value,
+        value: &'v Value,
         element: &Element,
         plain: Option<&Value>,
         place: &Place<'_>,
@@ -279,7 +392,7 @@ impl Validator {
             let Value::Object(object) = value else {
                 return self.structure(&here, "what extends a primitive must be an object");
             };
-            return self.object(object, definitions::element(), &here, false, depth_left);
+            return self.object(value, object, definitions::element(), &here, false, depth_left);
         }
         let Value::Array(items) = value else {
             return self.structure(&here, "what extends an array of primitives must be an array");
@@ -299,7 +412,7 @@ impl Validator {
             here.index = Some(index);
             match item {
                 Value::Object(object) => {
-                    self.object(object, definitions::element(), &here, false, depth_left)
+                    self.object(item, object, definitions::element(), &here, false, depth_left)
                 }
                 // Where the value is null too, that has been said of the value.
                 Value::Null if plain.is_some() => {}
@@ -307,6 +420,39 @@ impl Validator {
                 _ => self.structure(&here, "what extends a primitive must be an object"),
             }
         }
+    }
+}
+
+fn contained(resource: &Value) -> impl Iterator<Item = &Value> {
+    resource.get("contained").and_then(Value::as_array).into_iter().flatten()
+}
+
+fn id_of(resource: &Value) -> Option<&str> {
+    resource.get("id").and_then(Value::as_str)
+}
+
+/// Whether the resource refers to everything that it contains, or is referred to from there. Any text `#id` is taken
+/// for a reference, so that this may be kinder than the rule.
+fn contained_is_referred_to(resource: &Value) -> bool {
+    let mut all = HashSet::new();
+    local_references(resource, DEPTH_MAX, &mut all);
+    contained(resource).all(|one| {
+        id_of(one).is_none_or(|id| all.contains(id)) || {
+            let mut own = HashSet::new();
+            local_references(one, DEPTH_MAX, &mut own);
+            own.contains("")
+        }
+    })
+}
+
+/// Adds what follows `#` at the beginning of a text, anywhere below, to `found`.
+fn local_references<'v>(value: &'v Value, depth_left: usize, found: &mut HashSet<&'v str>) {
+    let Some(depth_left) = depth_left.checked_sub(1) else { return };
+    match value {
+        Value::String(text) => found.extend(text.strip_prefix('#')),
+        Value::Array(items) => items.iter().for_each(|item| local_references(item, depth_left, found)),
+        Value::Object(object) => object.values().for_each(|value| local_references(value, depth_left, found)),
+        _ => {}
     }
 }
 
@@ -384,6 +530,95 @@ mod tests {
             );
         }
         valid(json!({"resourceType": "Patient"}));
+    }
+
+    #[test]
+    fn rules_are_told_by_their_key_and_words() {
+        check(
+            json!({
+                "resourceType": "Patient",
+                "contact": [{"gender": "male"}],
+                "name": [{"id": "x"}],
+                "identifier": [{"period": {"start": "2020-02-01", "end": "2020-01-01"}}],
+                "managingOrganization": {"reference": "#nowhere"},
+                "contained": [{"resourceType": "Organization", "id": "o", "name": "x", "meta": {"versionId": "1"}}],
+                "extension": [{"url": "http://example.org"}],
+            }),
+            expect![[r#"
+                invariant Patient.contact[0]: pat-1: SHALL at least contain a contact's details or a reference to an organization
+                invariant Patient.name[0]: ele-1: All FHIR elements must have a @value or children
+                invariant Patient.identifier[0].period: per-1: If present, start SHALL have a lower value than end
+                invariant Patient.managingOrganization: ref-1: SHALL have a contained resource if a local reference is provided
+                invariant Patient.extension[0]: ext-1: Must have either extensions or value[x], not both
+                invariant Patient: dom-3: If the resource is contained in another resource, it SHALL be referred to from elsewhere in the resource or SHALL refer to the containing resource
+                invariant Patient: dom-4: If a resource is contained in another resource, it SHALL NOT have a meta.versionId or a meta.lastUpdated
+            "#]],
+        );
+        // Of different precision: not proven wrong.
+        valid(
+            json!({"resourceType": "Patient", "identifier": [{"period": {"start": "2020-01-01", "end": "2020"}}]}),
+        );
+        valid(json!({
+            "resourceType": "Patient",
+            "managingOrganization": {"reference": "#o"},
+            "contained": [{"resourceType": "Organization", "id": "o", "name": "x"}],
+        }));
+        // In a Bundle, each resource is a root of its own.
+        check(
+            json!({"resourceType": "Bundle", "type": "collection", "entry": [
+                {"resource": {"resourceType": "Organization", "telecom": [{"system": "phone", "use": "home"}]}},
+                {"resource": {
+                    "resourceType": "Patient",
+                    "managingOrganization": {"reference": "#o"},
+                    "contained": [{
+                        "resourceType": "Organization", "id": "o", "name": "x", "partOf": {"reference": "#o"},
+                    }],
+                }},
+                {"resource": {"resourceType": "Patient", "managingOrganization": {"reference": "#o"}}},
+            ]}),
+            expect![[r#"
+                invariant Bundle.entry[0].resource: org-1: The organization SHALL at least have a name or an identifier, and possibly more than one
+                invariant Bundle.entry[0].resource: org-3: The telecom of an organization can never be of use 'home'
+                invariant Bundle.entry[2].resource.managingOrganization: ref-1: SHALL have a contained resource if a local reference is provided
+            "#]],
+        );
+        let warned =
+            super::resource(&json!({"resourceType": "ValueSet", "status": "draft", "name": "no identifier"}));
+        assert_eq!(warned.iter().map(Issue::is_error).collect::<Vec<_>>(), [false]);
+    }
+
+    #[test]
+    fn warnings_do_not_hide_errors() {
+        let set =
+            json!({"resource": {"resourceType": "ValueSet", "status": "draft", "name": "no identifier"}});
+        let mut entries = vec![set; 60];
+        entries.push(json!({"resource": {"resourceType": "Patient", "gender": "x"}}));
+        let found =
+            super::resource(&json!({"resourceType": "Bundle", "type": "collection", "entry": entries}));
+        assert_eq!(found.iter().filter(|issue| !issue.is_error()).count(), ISSUES_MAX);
+        assert_eq!(found.iter().filter(|issue| issue.is_error()).count(), 1);
+    }
+
+    #[test]
+    fn rules_take_no_longer_than_is_accepted() {
+        let many = |count: usize| -> Vec<Value> {
+            (0..count)
+                .map(|id| json!({"resourceType": "Basic", "id": format!("b{id}"), "code": {"text": "x"}}))
+                .collect()
+        };
+        let found = super::resource(&json!({"resourceType": "Patient", "contained": many(20_000)}));
+        assert!(found.iter().any(|issue| issue.diagnostics.starts_with("dom-3")), "{found:?}");
+        let codings: Vec<Value> =
+            (0..3000).map(|code| json!({"system": "x", "code": code.to_string()})).collect();
+        let component = json!({"code": {"coding": codings}, "valueBoolean": true});
+        let found = super::resource(&json!({
+            "resourceType": "Observation", "status": "final", "code": {"coding": codings.clone()},
+            "valueBoolean": true, "component": vec![component; 400],
+        }));
+        assert_eq!(
+            found.iter().map(|issue| &*issue.diagnostics).collect::<Vec<_>>(),
+            ["obs-7 could not be checked: the expression needs more work than is accepted"],
+        );
     }
 
     #[test]
@@ -552,6 +787,7 @@ mod tests {
                 code-invalid Bundle.entry[0].resource.gender: must be one of: female, male, other, unknown
                 structure Bundle.entry[0].resource.contained[0].actual: must be true or false, without quotes
                 structure Bundle.entry[0].resource.contained[1]: a resource must have a `resourceType`
+                invariant Bundle.entry[0].resource: dom-3: If the resource is contained in another resource, it SHALL be referred to from elsewhere in the resource or SHALL refer to the containing resource
                 structure Bundle.entry[1].resource.parameter[0].resource: `resourceType` must name a resource type of FHIR R4
                 value Bundle.entry[1].resource.parameter[1].part[0].value: must be a whole number of 32 bits, without quotes
                 structure Bundle.entry[2].resource: must not be an array

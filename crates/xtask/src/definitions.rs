@@ -44,6 +44,10 @@ fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
         writeln!(lines, "{name} {}", codes.into_iter().collect::<Vec<_>>().join(" "))?;
     }
     std::fs::write(out.join("codes.txt"), lines)?;
+    let summaries: String =
+        structures.iter().filter(|structure| is_type(structure)).flat_map(summaries).collect();
+    std::fs::write(out.join("summary.txt"), summaries)?;
+    crate::invariants::write(package, out)?;
     crate::search_parameters::write(package, out)
 }
 
@@ -74,12 +78,13 @@ pub(crate) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
+/// The items at `key`; none if it is no array.
+pub(crate) fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
     value[key].as_array().into_iter().flatten()
 }
 
 /// Whether a structure defines a type that may stand in JSON as an object, not a profile of one.
-fn is_type(structure: &Value) -> bool {
+pub(crate) fn is_type(structure: &Value) -> bool {
     match text(structure, "kind") {
         "resource" => structure["abstract"] == false && text(structure, "derivation") == "specialization",
         "complex-type" => text(structure, "derivation") != "constraint",
@@ -131,6 +136,23 @@ fn reduce(
         owner.elements.push(line);
     }
     Ok(())
+}
+
+/// A line for a resource type and each of its parts, with the elements of a summary.
+fn summaries(structure: &Value) -> Vec<String> {
+    if text(structure, "kind") != "resource" {
+        return Vec::new();
+    }
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for element in list(&structure["snapshot"], "element").filter(|element| element["isSummary"] == true) {
+        let Some((parent, name)) = text(element, "path").rsplit_once('.') else { continue };
+        let name = name.strip_suffix("[x]").unwrap_or(name);
+        match lines.iter_mut().find(|(path, _)| *path == parent) {
+            Some((_, line)) => line.push_str(&format!(" {name}")),
+            None => lines.push((parent, format!("{parent} {name}"))),
+        }
+    }
+    lines.into_iter().map(|(_, line)| format!("{line}\n")).collect()
 }
 
 /// The types of an element, each once.
@@ -257,7 +279,14 @@ mod tests {
         let out = root.join("target/fhir-r4-examples/definitions");
         std::fs::create_dir_all(&out).unwrap();
         write(&package, &out).unwrap();
-        for name in ["types.txt", "codes.txt", "search_parameters.txt", "compartments.txt"] {
+        for name in [
+            "types.txt",
+            "codes.txt",
+            "invariants.txt",
+            "summary.txt",
+            "search_parameters.txt",
+            "compartments.txt",
+        ] {
             let committed = std::fs::read_to_string(root.join("crates/fhir/definitions").join(name)).unwrap();
             let written = std::fs::read_to_string(out.join(name)).unwrap();
             let difference =

@@ -6,6 +6,7 @@
 
 mod arrows;
 mod definitions;
+mod invariants;
 mod search_parameters;
 mod test;
 
@@ -40,7 +41,8 @@ enum Task {
     Arrows,
     /// Reduce the definitions of FHIR R4 to the tables in crates/fhir/definitions
     ///
-    /// Writes types.txt, codes.txt, search_parameters.txt and compartments.txt. They are committed: after a run,
+    /// Writes types.txt, codes.txt, invariants.txt, summary.txt, search_parameters.txt and compartments.txt. They are
+    /// committed: after a run,
     /// `git diff --exit-code crates/fhir/definitions` tells whether they are what the package says.
     Definitions {
         /// The unpacked npm package hl7.fhir.r4.examples@4.0.1; fetched with `npm pack` into target/ if left out

@@ -97,7 +97,7 @@ pub(crate) async fn dispatch(
         }
         ([kind, id], "GET") => read::read(call, key(kind, id)?, target.query).await,
         ([kind, id], "PUT") => write::update(call, key(kind, id)?, body).await,
-        ([kind, id], "PATCH") => write::patch(call, key(kind, id)?, body).await,
+        ([kind, id], "PATCH") => write::patch_one(call, key(kind, id)?, body).await,
         ([kind, id], "DELETE") => write::delete(call, key(kind, id)?).await,
         ([kind, id], _) => {
             key(kind, id)?;

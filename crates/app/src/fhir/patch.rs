@@ -1,4 +1,5 @@
-//! PATCH (<https://hl7.org/fhir/R4/http.html#patch>): JSON Patch (RFC 6902), applied to what is there now.
+//! PATCH (<https://hl7.org/fhir/R4/http.html#patch>): JSON Patch (RFC 6902) and FHIRPath Patch, applied to what is
+//! there now.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,12 +8,23 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 use ward_fhir::json::Limits;
 use ward_fhir::outcome::{Issue, IssueCode};
+use ward_fhir::patch::fhirpath_patch;
 use ward_store::{ResourceKey, Stored};
 
+use super::media::FHIR_JSON;
 use crate::problem::Problem;
 
-/// The media type of a JSON Patch.
-pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
+/// The media type of a JSON Patch. A FHIRPath Patch is FHIR JSON.
+const JSON_PATCH: &str = "application/json-patch+json";
+/// The media types that a patch is read as.
+pub(crate) const MEDIA_TYPES: [&str; 4] = [JSON_PATCH, FHIR_JSON[0], FHIR_JSON[1], FHIR_JSON[2]];
+/// For the words of a refusal.
+pub(crate) const MEDIA_TYPE_NAMES: &str = "application/json-patch+json or application/fhir+json";
+
+/// Whether a body of this media type is a JSON Patch.
+pub(crate) fn is_json_patch(content_type: &str) -> bool {
+    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON_PATCH)
+}
 
 /// Copies can double a document with each operation: its size is looked at after every one.
 const OPERATIONS_MAX: usize = 1_000;
@@ -22,6 +34,8 @@ const DEPTH_MAX: usize = 200;
 /// A change to a resource.
 pub(crate) enum Patch {
     Json(Vec<PatchOperation>),
+    /// A `Parameters` resource.
+    FhirPath(Value),
 }
 
 impl Patch {
@@ -37,10 +51,19 @@ impl Patch {
         Ok(Self::Json(operations))
     }
 
-    /// Understands the patch in an entry of a Bundle: a Binary that holds a JSON Patch.
+    /// Understands the body of a patch that was sent as this media type.
+    pub(crate) fn read(body: Value, is_json_patch: bool) -> Result<Self, Problem> {
+        if is_json_patch { Self::json(body) } else { Ok(Self::FhirPath(body)) }
+    }
+
+    /// Understands the patch in an entry of a Bundle: `Parameters`, or a Binary that holds a JSON Patch.
     pub(crate) fn in_bundle(resource: Option<&Value>) -> Result<Self, Problem> {
         let text = |name: &str| resource.and_then(|resource| resource.get(name)).and_then(Value::as_str);
-        let words = "a patch in a Bundle is a Binary with the contentType application/json-patch+json";
+        if let (Some("Parameters"), Some(parameters)) = (text("resourceType"), resource) {
+            return Ok(Self::FhirPath(parameters.clone()));
+        }
+        let words = "a patch in a Bundle is a Parameters resource (FHIRPath Patch), or a Binary with the contentType \
+                     application/json-patch+json";
         let wrong = || Problem::malformed(IssueCode::Structure, words);
         if text("resourceType") != Some("Binary") || text("contentType") != Some(JSON_PATCH) {
             return Err(wrong());
@@ -56,6 +79,9 @@ impl Patch {
             serde_json::from_slice(stored.body.expose()).map_err(|_| Problem::internal())?;
         match self {
             Self::Json(operations) => apply_json(&mut resource, operations)?,
+            Self::FhirPath(parameters) => {
+                resource = fhirpath_patch(&resource, parameters).map_err(Problem::invalid)?;
+            }
         }
         keep_identity(&resource, &stored.key)?;
         drop_server_meta(&mut resource);
@@ -155,8 +181,10 @@ mod tests {
     use serde_json::json;
 
     fn apply(resource: &mut Value, operations: Value) -> Result<(), Problem> {
-        let Patch::Json(operations) = Patch::json(operations)?;
-        apply_json(resource, &operations)
+        match Patch::json(operations)? {
+            Patch::Json(operations) => apply_json(resource, &operations),
+            Patch::FhirPath(_) => panic!("another kind"),
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Part {
                 "_summary" => {
                     // There is nothing to count.
                     let summary = Summary::parse(&value).filter(|summary| *summary != Summary::Count);
-                    let words = "`_summary` of a read must be false, data or text";
+                    let words = "`_summary` of a read must be true, false, data or text";
                     part.summary = summary.ok_or_else(|| Problem::malformed(IssueCode::Value, words))?;
                 }
                 "_elements" => part.elements.extend(value.split(',').map(|name| name.trim().to_owned())),

@@ -15,7 +15,7 @@ use ward_transport::RequestBody;
 
 use super::condition::{Condition, Matched, TRIES};
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME, Return};
-use super::patch::{JSON_PATCH, Patch};
+use super::patch::{self, Patch};
 use crate::call::{Call, aside};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -85,7 +85,7 @@ pub(crate) async fn conditional_update(
     media::acceptable(call, None)?;
     call.permit(Permission::Update, Some(kind))?;
     let condition = asked(call, Condition::in_url(call, kind, query)?)?;
-    let version = super::patch::version_wanted(call)?;
+    let version = patch::version_wanted(call)?;
     let resource = received(call, kind, body).await?;
     let stated = resource.id().map(str::to_owned);
     for _ in 0..TRIES {
@@ -126,15 +126,19 @@ pub(crate) fn chosen_id(call: &Call, stated: Option<&str>) -> Result<ResourceId,
 }
 
 /// `PATCH [base]/Type/id`.
-pub(crate) async fn patch(call: &mut Call, key: ResourceKey, body: RequestBody) -> Result<Reply, Problem> {
+pub(crate) async fn patch_one(
+    call: &mut Call,
+    key: ResourceKey,
+    body: RequestBody,
+) -> Result<Reply, Problem> {
     call.doing(Class::Rest, "patch", Some(key.resource_type));
     call.about(&key, None);
     media::acceptable(call, None)?;
     call.permit(Permission::Update, Some(key.resource_type))?;
-    let (patch, version) = (received_patch(call, body).await?, super::patch::version_wanted(call)?);
+    let (change, version) = (received_patch(call, body).await?, patch::version_wanted(call)?);
     for _ in 0..TRIES {
         let stored = current(call, &key).await?.ok_or_else(Problem::not_found)?;
-        if let Some(reply) = patched(call, &patch, version, stored, None).await? {
+        if let Some(reply) = patched(call, &change, version, stored, None).await? {
             return Ok(reply);
         }
     }
@@ -152,7 +156,7 @@ pub(crate) async fn conditional_patch(
     media::acceptable(call, None)?;
     call.permit(Permission::Update, Some(kind))?;
     let condition = asked(call, Condition::in_url(call, kind, query)?)?;
-    let (patch, version) = (received_patch(call, body).await?, super::patch::version_wanted(call)?);
+    let (change, version) = (received_patch(call, body).await?, patch::version_wanted(call)?);
     for _ in 0..TRIES {
         let stored = match found(call, &condition).await? {
             Matched::Nothing => return Err(Problem::nothing_matches()),
@@ -160,7 +164,7 @@ pub(crate) async fn conditional_patch(
             Matched::Several => return Err(Problem::several_match()),
         };
         let check = Some((Arc::clone(&condition), Some(stored.key.id.clone())));
-        if let Some(reply) = patched(call, &patch, version, stored, check).await? {
+        if let Some(reply) = patched(call, &change, version, stored, check).await? {
             return Ok(reply);
         }
     }
@@ -170,7 +174,7 @@ pub(crate) async fn conditional_patch(
 /// Patches `stored`; nothing if it has changed meanwhile and no version was asked for.
 async fn patched(
     call: &mut Call,
-    patch: &Patch,
+    change: &Patch,
     version: Option<u64>,
     stored: Stored,
     check: Check,
@@ -183,7 +187,7 @@ async fn patched(
     if version.is_some_and(|version| version != stored.version) {
         return Err(Problem::precondition_failed());
     }
-    let resource = patch.apply(&stored)?;
+    let resource = change.apply(&stored)?;
     check_resource(&resource, stored.key.resource_type)?;
     let prepared = Arc::new(call.app.store.prepare(&stored.key, &resource)?);
     match put(call, &stored.key, &prepared, Expected::Version(stored.version), check).await {
@@ -211,7 +215,7 @@ pub(crate) async fn conditional_delete(
     call.doing(Class::Rest, "delete", Some(kind));
     call.permit(Permission::Delete, Some(kind))?;
     let condition = asked(call, Condition::in_url(call, kind, query)?)?;
-    let expected = super::patch::version_wanted(call)?.map_or(Expected::Any, Expected::Version);
+    let expected = patch::version_wanted(call)?.map_or(Expected::Any, Expected::Version);
     for _ in 0..TRIES {
         let stored = match found(call, &condition).await? {
             Matched::Nothing => return Ok(Reply::empty(StatusCode::NO_CONTENT)),
@@ -343,8 +347,10 @@ async fn received(call: &Call, kind: ResourceType, body: RequestBody) -> Result<
 }
 
 async fn received_patch(call: &Call, body: RequestBody) -> Result<Patch, Problem> {
-    let bytes = call.body(body, &[JSON_PATCH], JSON_PATCH, call.resource_bytes_max()).await?;
-    Patch::json(ward_fhir::json::parse(&bytes, &call.json_limits())?)
+    let is_json_patch = patch::is_json_patch(call.header(header::CONTENT_TYPE).unwrap_or_default());
+    let most = call.resource_bytes_max();
+    let bytes = call.body(body, &patch::MEDIA_TYPES, patch::MEDIA_TYPE_NAMES, most).await?;
+    Patch::read(ward_fhir::json::parse(&bytes, &call.json_limits())?, is_json_patch)
 }
 
 /// Made ready to be stored under `key`.

@@ -156,8 +156,29 @@ fn a_patch_changes_what_it_names_or_nothing() {
         issue(&refused);
     }
     assert_eq!(send(json!([]), &[("If-Match", "W/\"1\"")]).status, 412);
-    assert_eq!(client.send("PATCH", &path, &[JSON], b"[]").status, 415);
+    assert_eq!(client.send("PATCH", &path, &[("Content-Type", "text/plain")], b"[]").status, 415);
+    let part = |name: &str, value: Value| {
+        let mut part = json!({"name": name});
+        part.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        part
+    };
+    let by_path = |kind: &str, path: &str, value: Value| {
+        json!({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": [
+            part("type", json!({"valueCode": kind})), part("path", json!({"valueString": path})), part("value", value)]}]})
+    };
+    let send_fhirpath = |body: &Value| client.send("PATCH", &path, &[JSON], body.to_string().as_bytes());
+    let refused = send_fhirpath(&by_path("replace", "Patient.contact.name", json!({"valueString": "Zqx"})));
+    assert!((400..500).contains(&refused.status) && !refused.text().contains("Zqx"), "{}", refused.text());
+    issue(&refused);
+    assert_eq!(send_fhirpath(&json!({"resourceType": "Patient"})).status, 422);
     assert_eq!(client.get(&path).json(), now);
+    let done = send_fhirpath(&by_path("replace", "Patient.name[0].family", json!({"valueString": "King"})));
+    assert_eq!(
+        (done.status, done.json()["name"][0]["family"].as_str()),
+        (200, Some("King")),
+        "{}",
+        done.text()
+    );
     assert_eq!(client.send("PATCH", "/fhir/R4/Patient/nobody", &[PATCH], b"[]").status, 404);
     client.send("DELETE", &path, &[], b"");
     assert_eq!(send(json!([]), &[]).status, 410);

@@ -114,7 +114,7 @@ impl Reader<'_> {
             }
             "_summary" => {
                 query.summary = Summary::parse(value)
-                    .ok_or_else(|| wrong("`_summary` must be false, count, data or text"))?;
+                    .ok_or_else(|| wrong("`_summary` must be true, false, count, data or text"))?;
             }
             "_elements" => {
                 query.elements =

@@ -304,6 +304,8 @@ pub enum Summary {
     Data,
     /// The narrative and what must be there.
     Text,
+    /// What the specification marks as belonging to a summary.
+    True,
 }
 
 impl Summary {
@@ -314,6 +316,7 @@ impl Summary {
             "count" => Self::Count,
             "data" => Self::Data,
             "text" => Self::Text,
+            "true" => Self::True,
             _ => return None,
         })
     }

@@ -1,0 +1,320 @@
+//! What an expression finds, and the way from an element to those below it.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::decimal::Decimal;
+use super::quantity::Quantity;
+use super::temporal::Temporal;
+use super::types::{Kind, Namespace, TypeName};
+use crate::ResourceType;
+use crate::definitions::{self, Definition, ElementType};
+use crate::primitive::Primitive;
+
+/// One item of a collection: an element of a resource, or a value that was computed or written in the expression.
+#[derive(Clone, Debug)]
+pub enum Item<'v> {
+    /// An element with its FHIR type.
+    Element(Element<'v>),
+    /// True or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction.
+    Decimal(Decimal),
+    /// Text.
+    String(Cow<'v, str>),
+    /// A date, perhaps not all of it.
+    Date(Temporal),
+    /// A date with a time, perhaps not all of it.
+    DateTime(Temporal),
+    /// A time of day.
+    Time(Temporal),
+    /// A number with a unit.
+    Quantity(Box<Quantity<'v>>),
+    /// What `type()` gives.
+    Type {
+        /// `FHIR` or `System`.
+        namespace: &'static str,
+        /// Such as `Patient` or `String`.
+        name: &'static str,
+    },
+}
+
+/// An element of a resource, or the resource itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Element<'v> {
+    /// What stands in JSON; a primitive may have only what extends it.
+    value: Option<&'v Value>,
+    /// What extends a primitive: the value of `_name`.
+    sibling: Option<&'v Value>,
+    kind: Kind,
+}
+
+impl<'v> Item<'v> {
+    /// A resource. What is none that R4 knows has no elements.
+    pub fn resource(resource: &'v Value) -> Self {
+        let definition = resource_definition(resource).unwrap_or_else(definitions::nothing);
+        Self::Element(Element { value: Some(resource), sibling: None, kind: Kind::Complex(definition) })
+    }
+
+    /// A resource of which only the type is known.
+    pub(super) fn unresolved(resource_type: ResourceType) -> Option<Self> {
+        let kind = Kind::Complex(resource_type.definition()?);
+        Some(Self::Element(Element { value: None, sibling: None, kind }))
+    }
+
+    /// An object that is known to be of a complex type.
+    pub(crate) fn complex(value: &'v Value, definition: &'static Definition) -> Self {
+        Self::Element(Element { value: Some(value), sibling: None, kind: Kind::Complex(definition) })
+    }
+
+    /// The JSON of an element; nothing for what was computed.
+    pub fn json(&self) -> Option<&'v Value> {
+        match self {
+            Self::Element(element) => element.value,
+            _ => None,
+        }
+    }
+
+    /// The type's name without its namespace, such as `HumanName`, `string` or, of what was computed, `String`.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Element(element) => element.kind.name(),
+            Self::Boolean(_) => "Boolean",
+            Self::Integer(_) => "Integer",
+            Self::Decimal(_) => "Decimal",
+            Self::String(_) => "String",
+            Self::Date(_) => "Date",
+            Self::DateTime(_) => "DateTime",
+            Self::Time(_) => "Time",
+            Self::Quantity(_) => "Quantity",
+            Self::Type { .. } => "Any",
+        }
+    }
+
+    /// The truth that the item is, if it is one.
+    pub fn boolean(&self) -> Option<bool> {
+        match self {
+            Self::Boolean(truth) => Some(*truth),
+            Self::Element(Element { value: Some(Value::Bool(truth)), kind: Kind::Primitive(_), .. }) => {
+                Some(*truth)
+            }
+            _ => None,
+        }
+    }
+
+    /// The text that the item is, if it is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            Self::Element(Element {
+                value: Some(Value::String(text)),
+                kind: Kind::Primitive(_) | Kind::Xhtml,
+                ..
+            }) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The item as a value of FHIRPath itself; nothing for what is complex, or has no value.
+    pub(super) fn system(&self) -> Option<Self> {
+        match self {
+            Self::Element(element) => element.system(),
+            Self::Type { .. } => None,
+            other => Some(other.clone()),
+        }
+    }
+
+    /// The item again, with text that is not copied.
+    pub(super) fn borrowed(&self) -> Item<'_> {
+        match self {
+            Self::String(text) => Item::String(Cow::Borrowed(text)),
+            other => other.clone(),
+        }
+    }
+
+    /// Whether the item is of a type, or of a kind of it.
+    pub(super) fn is(&self, name: TypeName) -> bool {
+        match self {
+            Self::Element(element) => name.within(Namespace::Fhir) && element.kind.is(name.name),
+            _ => name.within(Namespace::System) && (name.name == self.type_name() || name.name == "Any"),
+        }
+    }
+
+    /// The namespace and name of the type.
+    pub(super) fn type_item(&self) -> Self {
+        let namespace = if matches!(self, Self::Element(_)) { "FHIR" } else { "System" };
+        Self::Type { namespace, name: self.type_name() }
+    }
+
+    /// Appends the elements of this name to `out`.
+    pub(super) fn child(&self, name: &str, out: &mut Vec<Item<'v>>) {
+        match self {
+            Self::Element(element) => element.child(name, out),
+            Self::Type { namespace, name: own } => match name {
+                "namespace" => out.push(Self::String(Cow::Borrowed(namespace))),
+                "name" => out.push(Self::String(Cow::Borrowed(own))),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Appends all elements below to `out`.
+    pub(super) fn children(&self, out: &mut Vec<Item<'v>>) {
+        if let Self::Element(element) = self {
+            element.children(out);
+        }
+    }
+}
+
+impl<'v> Element<'v> {
+    pub(super) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) const fn value(&self) -> Option<&'v Value> {
+        self.value
+    }
+
+    /// What extends a primitive.
+    pub(crate) const fn sibling(&self) -> Option<&'v Value> {
+        self.sibling
+    }
+
+    fn system(&self) -> Option<Item<'v>> {
+        let value = self.value?;
+        let primitive = match self.kind {
+            Kind::Primitive(primitive) => primitive,
+            Kind::Xhtml => return value.as_str().map(|text| Item::String(text.into())),
+            Kind::Complex(_) if self.kind.is("Quantity") => {
+                return Quantity::of_element(value).map(|quantity| Item::Quantity(Box::new(quantity)));
+            }
+            Kind::Complex(_) => return None,
+        };
+        Some(match value {
+            Value::Bool(truth) => Item::Boolean(*truth),
+            Value::Number(number) => match number.as_i64() {
+                Some(whole) if primitive != Primitive::Decimal => Item::Integer(whole),
+                _ => Item::Decimal(Decimal::parse(number.as_str())?),
+            },
+            Value::String(text) => {
+                let temporal = match primitive {
+                    Primitive::Date => Temporal::date_time(text).map(Item::Date),
+                    Primitive::DateTime | Primitive::Instant => Temporal::date_time(text).map(Item::DateTime),
+                    Primitive::Time => Temporal::time(text).map(Item::Time),
+                    _ => None,
+                };
+                temporal.unwrap_or(Item::String(Cow::Borrowed(text)))
+            }
+            _ => return None,
+        })
+    }
+
+    /// The object in which the elements below stand, and what it may have.
+    fn object(&self) -> Option<(&'v Map<String, Value>, &'static Definition)> {
+        match self.kind {
+            Kind::Complex(definition) => Some((self.value?.as_object()?, definition)),
+            _ => Some((self.sibling?.as_object()?, definitions::element())),
+        }
+    }
+
+    fn child(&self, name: &str, out: &mut Vec<Item<'v>>) {
+        let Some((object, definition)) = self.object() else { return };
+        match definition.element(name) {
+            // The name of a form of a choice is not that of an element.
+            Some(element) if element.choice => {}
+            Some(element) => {
+                let sibling = match element.of {
+                    ElementType::Primitive(_) => sibling(object, name),
+                    _ => None,
+                };
+                push(element, object.get(name), sibling, out);
+            }
+            None => {
+                let Some(number) = definition.number(name) else { return };
+                for (key, value) in object {
+                    let plain = key.strip_prefix('_');
+                    let Some(element) = definition.element(plain.unwrap_or(key)) else { continue };
+                    if element.number != number {
+                        continue;
+                    }
+                    match plain {
+                        None => push(element, Some(value), sibling(object, key), out),
+                        Some(plain) if !object.contains_key(plain) => push(element, None, Some(value), out),
+                        Some(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn children(&self, out: &mut Vec<Item<'v>>) {
+        let Some((object, definition)) = self.object() else { return };
+        for (key, value) in object {
+            if let Some(element) = definition.element(key) {
+                let sibling = match element.of {
+                    ElementType::Primitive(_) => sibling(object, key),
+                    _ => None,
+                };
+                push(element, Some(value), sibling, out);
+            } else if let Some(plain) = key.strip_prefix('_')
+                && let Some(element) = definition.element(plain)
+                && !object.contains_key(plain)
+            {
+                push(element, None, Some(value), out);
+            }
+        }
+    }
+}
+
+/// The value of `_name`.
+fn sibling<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    object.iter().find(|(key, _)| key.strip_prefix('_') == Some(name)).map(|(_, value)| value)
+}
+
+/// Appends what stands at an element, each item of an array for itself.
+fn push<'v>(
+    element: &definitions::Element,
+    value: Option<&'v Value>,
+    sibling: Option<&'v Value>,
+    out: &mut Vec<Item<'v>>,
+) {
+    if !matches!(value, Some(Value::Array(_))) && !matches!(sibling, Some(Value::Array(_))) {
+        return push_one(element, value, sibling, out);
+    }
+    let items =
+        |value: Option<&'v Value>| value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let (values, siblings) = (items(value), items(sibling));
+    for index in 0..values.len().max(siblings.len()) {
+        push_one(element, values.get(index), siblings.get(index), out);
+    }
+}
+
+fn push_one<'v>(
+    element: &definitions::Element,
+    value: Option<&'v Value>,
+    sibling: Option<&'v Value>,
+    out: &mut Vec<Item<'v>>,
+) {
+    let value = value.filter(|value| !value.is_null());
+    let sibling = sibling.filter(|sibling| sibling.is_object());
+    let kind = match element.of {
+        ElementType::Primitive(primitive) => Kind::Primitive(primitive),
+        ElementType::Xhtml => Kind::Xhtml,
+        ElementType::Complex(id) => Kind::Complex(definitions::definition(id)),
+        ElementType::Resource => match value.and_then(resource_definition) {
+            Some(definition) => Kind::Complex(definition),
+            None => return,
+        },
+    };
+    if value.is_some() || sibling.is_some() {
+        out.push(Item::Element(Element { value, sibling, kind }));
+    }
+}
+
+fn resource_definition(resource: &Value) -> Option<&'static Definition> {
+    definitions::resource(resource.get("resourceType")?.as_str()?)
+}

@@ -1,0 +1,370 @@
+//! From text to tree, by precedence climbing.
+
+use regex::{Regex, RegexBuilder};
+
+use super::decimal::Decimal;
+use super::item::Item;
+use super::lexer::{self, Token};
+use super::quantity::Quantity;
+use super::syntax::{Call, Expression, Function, Operator, Step, Variable};
+use super::temporal::Kind;
+use super::types::TypeName;
+use super::{CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, PATTERN_BYTES_MAX};
+
+/// How large a regular expression may become when it is compiled, in bytes.
+const PATTERN_SIZE_MAX: usize = 8 << 20;
+
+pub(super) fn parse(text: &str) -> Result<Expression, CompileError> {
+    if text.len() > EXPRESSION_BYTES_MAX {
+        return Err(CompileError { position: 0, kind: CompileErrorKind::TooLong });
+    }
+    let mut parser = Parser { tokens: lexer::tokens(text)?, next: 0, depth_left: EXPRESSION_DEPTH_MAX };
+    let expression = parser.expression(0)?;
+    match parser.peek() {
+        Token::End => Ok(expression),
+        _ => Err(parser.unexpected()),
+    }
+}
+
+/// Compiles a regular expression; nothing if it is not acceptable.
+pub(super) fn pattern(text: &str) -> Option<Regex> {
+    if text.len() > PATTERN_BYTES_MAX {
+        return None;
+    }
+    RegexBuilder::new(text)
+        .dot_matches_new_line(true)
+        .size_limit(PATTERN_SIZE_MAX)
+        .dfa_size_limit(PATTERN_SIZE_MAX)
+        .nest_limit(50)
+        .build()
+        .ok()
+}
+
+struct Parser {
+    tokens: Vec<(Token, usize)>,
+    next: usize,
+    depth_left: usize,
+}
+
+type Parsed<T> = Result<T, CompileError>;
+
+/// What stands between two operands: an operator, or a test of type.
+enum Infix {
+    Operator(Operator),
+    Is,
+    As,
+}
+
+impl Infix {
+    /// How tightly the symbol or word binds; the larger the tighter.
+    fn of(token: &Token) -> Option<(Self, u8)> {
+        let (Token::Symbol(_) | Token::Word(_)) = token else { return None };
+        let word = match token {
+            Token::Symbol(symbol) => symbol,
+            Token::Word(word) => word.as_str(),
+            _ => return None,
+        };
+        let (operator, power) = match word {
+            "*" => (Operator::Multiply, 10),
+            "/" => (Operator::Divide, 10),
+            "div" => (Operator::Div, 10),
+            "mod" => (Operator::Mod, 10),
+            "+" => (Operator::Add, 9),
+            "-" => (Operator::Subtract, 9),
+            "&" => (Operator::Concatenate, 9),
+            "is" => return Some((Self::Is, 8)),
+            "as" => return Some((Self::As, 8)),
+            "|" => (Operator::Union, 7),
+            "<=" => (Operator::LessOrEqual, 6),
+            "<" => (Operator::Less, 6),
+            ">" => (Operator::Greater, 6),
+            ">=" => (Operator::GreaterOrEqual, 6),
+            "=" => (Operator::Equal, 5),
+            "~" => (Operator::Equivalent, 5),
+            "!=" => (Operator::NotEqual, 5),
+            "!~" => (Operator::NotEquivalent, 5),
+            "in" => (Operator::In, 4),
+            "contains" => (Operator::Contains, 4),
+            "and" => (Operator::And, 3),
+            "or" => (Operator::Or, 2),
+            "xor" => (Operator::Xor, 2),
+            "implies" => (Operator::Implies, 1),
+            _ => return None,
+        };
+        Some((Self::Operator(operator), power))
+    }
+}
+
+impl Parser {
+    fn peek(&self) -> &Token {
+        self.tokens.get(self.next).map_or(&Token::End, |(token, _)| token)
+    }
+
+    fn position(&self) -> usize {
+        self.tokens.get(self.next).map_or(0, |(_, position)| *position)
+    }
+
+    fn take(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.next += 1;
+        token
+    }
+
+    fn error<T>(&self, kind: CompileErrorKind) -> Parsed<T> {
+        Err(CompileError { position: self.position(), kind })
+    }
+
+    fn unexpected(&self) -> CompileError {
+        let end = matches!(self.peek(), Token::End);
+        let kind = if end { CompileErrorKind::UnexpectedEnd } else { CompileErrorKind::Unexpected };
+        CompileError { position: self.position(), kind }
+    }
+
+    fn skip_if(&mut self, symbol: &str) -> bool {
+        let found = matches!(self.peek(), Token::Symbol(next) if *next == symbol);
+        self.next += usize::from(found);
+        found
+    }
+
+    fn demand(&mut self, symbol: &str) -> Parsed<()> {
+        if self.skip_if(symbol) { Ok(()) } else { Err(self.unexpected()) }
+    }
+
+    /// An expression whose operators bind tighter than `power`.
+    fn expression(&mut self, power: u8) -> Parsed<Expression> {
+        let depth_before = self.depth_left;
+        self.deeper()?;
+        let mut left = self.operand()?;
+        while let Some((infix, own)) = Infix::of(self.peek()).filter(|(_, own)| *own > power) {
+            // What was read so far moves one level down.
+            self.deeper()?;
+            self.next += 1;
+            left = match infix {
+                Infix::Is => Expression::Path(Box::new(left), vec![Step::Is(self.type_name()?)]),
+                Infix::As => Expression::Path(Box::new(left), vec![Step::As(self.type_name()?)]),
+                Infix::Operator(operator) => {
+                    Expression::Binary(operator, Box::new(left), Box::new(self.expression(own)?))
+                }
+            };
+        }
+        self.depth_left = depth_before;
+        Ok(left)
+    }
+
+    fn deeper(&mut self) -> Parsed<()> {
+        match self.depth_left.checked_sub(1) {
+            Some(left) => {
+                self.depth_left = left;
+                Ok(())
+            }
+            None => self.error(CompileErrorKind::TooDeep),
+        }
+    }
+
+    /// A term with its signs and all that follows it after dots and in brackets.
+    fn operand(&mut self) -> Parsed<Expression> {
+        if self.skip_if("-") {
+            let depth_before = self.depth_left;
+            self.deeper()?;
+            let negated = self.operand()?;
+            self.depth_left = depth_before;
+            return Ok(Expression::Negate(Box::new(negated)));
+        }
+        if self.skip_if("+") {
+            let depth_before = self.depth_left;
+            self.deeper()?;
+            let same = self.operand();
+            self.depth_left = depth_before;
+            return same;
+        }
+        let (start, mut steps) = self.term()?;
+        loop {
+            if self.skip_if(".") {
+                steps.push(self.invocation(false)?);
+            } else if self.skip_if("[") {
+                steps.push(Step::Index(self.expression(0)?));
+                self.demand("]")?;
+            } else if steps.is_empty() {
+                return Ok(start);
+            } else {
+                return Ok(Expression::Path(Box::new(start), steps));
+            }
+        }
+    }
+
+    /// What a path starts with: a value, or the focus and a first step.
+    fn term(&mut self) -> Parsed<(Expression, Vec<Step>)> {
+        let plain = |expression| Ok((expression, Vec::new()));
+        match self.peek() {
+            Token::Symbol("(") => {
+                self.next += 1;
+                let inner = self.expression(0)?;
+                self.demand(")")?;
+                plain(inner)
+            }
+            Token::Symbol("{") => {
+                self.next += 1;
+                self.demand("}")?;
+                plain(Expression::Nothing)
+            }
+            Token::Text(_) | Token::Number(_) | Token::Temporal(..) => plain(self.literal()?),
+            Token::Variable(name) => {
+                let variable = variable(name);
+                self.next += 1;
+                plain(Expression::Variable(variable))
+            }
+            Token::Special(name) => {
+                let expression = match name.as_str() {
+                    "this" => Expression::Focus,
+                    "index" => Expression::Index,
+                    "total" => Expression::Total,
+                    _ => return self.error(CompileErrorKind::Unexpected),
+                };
+                self.next += 1;
+                plain(expression)
+            }
+            Token::Word(word) if word == "true" || word == "false" => {
+                let literal = Item::Boolean(word == "true");
+                self.next += 1;
+                plain(Expression::Literal(literal))
+            }
+            Token::Word(_) | Token::Quoted(_) => Ok((Expression::Focus, vec![self.invocation(true)?])),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn literal(&mut self) -> Parsed<Expression> {
+        let position = self.position();
+        let invalid = CompileError { position, kind: CompileErrorKind::Literal };
+        let item = match self.take() {
+            Token::Text(text) => Item::String(text.into()),
+            Token::Temporal(kind, value) => match kind {
+                Kind::Date => Item::Date(value),
+                Kind::DateTime => Item::DateTime(value),
+                Kind::Time => Item::Time(value),
+            },
+            Token::Number(digits) => match self.unit() {
+                Some(unit) => {
+                    let value = Decimal::parse(&digits).ok_or(invalid)?;
+                    Item::Quantity(Box::new(Quantity { value, unit: unit.into() }))
+                }
+                None if digits.contains('.') => Item::Decimal(Decimal::parse(&digits).ok_or(invalid)?),
+                None => match digits.parse::<i32>() {
+                    Ok(integer) => Item::Integer(integer.into()),
+                    // One more than the largest may be meant to be negated.
+                    Err(_) => digits.parse().map(Item::Integer).map_err(|_| invalid)?,
+                },
+            },
+            _ => return Err(invalid),
+        };
+        Ok(Expression::Literal(item))
+    }
+
+    /// The unit that follows a number: a text in UCUM, or a word of the calendar.
+    fn unit(&mut self) -> Option<String> {
+        let unit = match self.peek() {
+            Token::Text(unit) => unit.clone(),
+            Token::Word(word) if Quantity::is_calendar_word(word) => word.clone(),
+            _ => return None,
+        };
+        self.next += 1;
+        Some(unit)
+    }
+
+    /// A name or a call.
+    fn invocation(&mut self, first: bool) -> Parsed<Step> {
+        let position = self.position();
+        let (name, plain) = match self.peek() {
+            Token::Word(name) => (name.clone(), true),
+            Token::Quoted(name) => (name.clone(), false),
+            // `$this` may stand after a dot and changes nothing there.
+            _ => return Err(self.unexpected()),
+        };
+        self.next += 1;
+        if plain && self.skip_if("(") {
+            return self.call(&name, position);
+        }
+        if first && name.starts_with(|letter: char| letter.is_ascii_uppercase()) {
+            // A namespace, or a type, or an element of neither.
+            return Ok(Step::Start(name.into()));
+        }
+        Ok(Step::Child(name.into()))
+    }
+
+    fn call(&mut self, name: &str, position: usize) -> Parsed<Step> {
+        let of_type = match name {
+            "is" => Some(Step::Is as fn(TypeName) -> Step),
+            "as" => Some(Step::As as fn(TypeName) -> Step),
+            "ofType" => Some(Step::OfType as fn(TypeName) -> Step),
+            _ => None,
+        };
+        if let Some(step) = of_type {
+            let name = self.type_name()?;
+            self.demand(")")?;
+            return Ok(step(name));
+        }
+        let (function, min, max) = Function::parse(name)
+            .ok_or(CompileError { position, kind: CompileErrorKind::UnknownFunction })?;
+        let mut arguments = Vec::new();
+        if !self.skip_if(")") {
+            loop {
+                arguments.push(self.expression(0)?);
+                if self.skip_if(")") {
+                    break;
+                }
+                self.demand(",")?;
+            }
+        }
+        if !(min..=max).contains(&arguments.len()) {
+            return Err(CompileError { position, kind: CompileErrorKind::Arguments });
+        }
+        let pattern = match (function, arguments.first()) {
+            (Function::Matches | Function::ReplaceMatches, Some(Expression::Literal(Item::String(text)))) => {
+                Some(pattern(text).ok_or(CompileError { position, kind: CompileErrorKind::Pattern })?)
+            }
+            _ => None,
+        };
+        Ok(Step::Call(Call { function, arguments, pattern }))
+    }
+
+    /// `Patient`, `FHIR.Patient`, `System.String`.
+    fn type_name(&mut self) -> Parsed<TypeName> {
+        let position = self.position();
+        let mut name = self.word()?;
+        let mut namespace = None;
+        if matches!(name.as_str(), "FHIR" | "System") && self.skip_if(".") {
+            namespace = Some(std::mem::take(&mut name));
+            name = self.word()?;
+        }
+        TypeName::parse(namespace.as_deref(), &name)
+            .ok_or(CompileError { position, kind: CompileErrorKind::UnknownType })
+    }
+
+    fn word(&mut self) -> Parsed<String> {
+        match self.peek() {
+            Token::Word(name) | Token::Quoted(name) => {
+                let name = name.clone();
+                self.next += 1;
+                Ok(name)
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+}
+
+fn variable(name: &str) -> Variable {
+    let prefixed = |prefix: &str, base: &str| {
+        name.strip_prefix(prefix).map(|rest| Variable::Constant(format!("{base}{rest}").into()))
+    };
+    match name {
+        "resource" => Variable::Resource,
+        "rootResource" => Variable::RootResource,
+        "context" => Variable::Context,
+        "ucum" => Variable::Constant("http://unitsofmeasure.org".into()),
+        "sct" => Variable::Constant("http://snomed.info/sct".into()),
+        "loinc" => Variable::Constant("http://loinc.org".into()),
+        _ => prefixed("vs-", "http://hl7.org/fhir/ValueSet/")
+            .or_else(|| prefixed("ext-", "http://hl7.org/fhir/StructureDefinition/"))
+            .unwrap_or_else(|| Variable::Other(name.into())),
+    }
+}
