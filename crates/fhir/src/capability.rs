@@ -100,12 +100,15 @@ fn operations(kind: ResourceType) -> Vec<Value> {
         let definition = format!("http://hl7.org/fhir/OperationDefinition/{kind}-everything");
         operation("everything", definition)
     };
-    match kind.name() {
+    let mut operations = match kind.name() {
         "Patient" => vec![everything(), operation("export", format!("{BULK_DATA}patient-export"))],
         "Encounter" => vec![everything()],
         "Group" => vec![operation("export", format!("{BULK_DATA}group-export"))],
         _ => Vec::new(),
-    }
+    };
+    let validate = "http://hl7.org/fhir/OperationDefinition/Resource-validate";
+    operations.push(operation("validate", validate.to_owned()));
+    operations
 }
 
 #[cfg(test)]

@@ -88,6 +88,17 @@ pub(crate) async fn dispatch(
             parse(kind)?;
             Err(Problem::method_not_allowed("POST"))
         }
+        ([kind, "$validate"], "POST") => {
+            operation::validate(call, parse(kind)?, None, target.query, body).await
+        }
+        ([kind, id, "$validate"], "POST") => {
+            let ResourceKey { resource_type, id } = key(kind, id)?;
+            operation::validate(call, resource_type, Some(id), target.query, body).await
+        }
+        ([kind, "$validate"] | [kind, _, "$validate"], _) => {
+            parse(kind)?;
+            Err(Problem::method_not_allowed("POST"))
+        }
         ([kind, "_history"], "GET") => {
             history::history(call, HistoryScope::Type(parse(kind)?), target.query).await
         }

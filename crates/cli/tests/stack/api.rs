@@ -495,3 +495,37 @@ fn the_capability_statement_tells_of_every_type() {
     assert!(resources.len() >= 145, "{}", resources.len());
     assert!(resources.iter().all(|resource| !resource["interaction"].as_array().unwrap().is_empty()));
 }
+
+#[test]
+fn validation_says_what_is_wrong_and_stores_nothing() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let say = |path: &str, body: &Value| {
+        let answer = client.post(&format!("/fhir/R4/{path}/$validate"), body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let issue = answer.json()["issue"][0].clone();
+        (
+            issue["severity"].as_str().unwrap().to_owned(),
+            issue["code"].as_str().unwrap().to_owned(),
+            answer.text(),
+        )
+    };
+    let patient = json!({"resourceType": "Patient", "name": [{"family": "Lovelace"}]});
+    assert_eq!(say("Patient", &patient).0, "information");
+    // A contact must at least have a name, a way to reach them, or an organization (pat-1).
+    let broken = json!({"resourceType": "Patient", "contact": [{"gender": "female"}]});
+    let (severity, code, text) = say("Patient", &broken);
+    assert_eq!((severity.as_str(), code.as_str()), ("error", "invariant"));
+    assert!(text.contains("pat-1") && text.contains("Patient.contact[0]"), "{text}");
+    let refused = client.post("/fhir/R4/Patient", &broken);
+    assert_eq!((refused.status, issue(&refused).as_str()), (422, "invariant"));
+    let parameters = json!({"resourceType": "Parameters", "parameter": [
+        {"name": "resource", "resource": patient}, {"name": "mode", "valueCode": "update"}]});
+    assert_eq!(say("Patient", &parameters).1, "invalid");
+    assert_eq!(say("Observation", &patient).1, "invalid");
+    assert_eq!(say("Patient/x", &json!({"resourceType": "Patient", "id": "y"})).1, "invalid");
+    assert_eq!(client.post("/fhir/R4/Patient/$validate?profile=http://x", &patient).status, 400);
+    assert_eq!(client.get("/fhir/R4/Patient/$validate").status, 405);
+    assert_eq!(stack.signed_in("system/*.rs").post("/fhir/R4/Patient/$validate", &patient).status, 403);
+    assert_eq!(client.search("Patient", "_summary=count").json()["total"], 0);
+}
