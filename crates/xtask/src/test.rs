@@ -22,7 +22,8 @@ const PROGRAMS: &[(&[&str], &str)] = &[
 ];
 
 /// npm packages, exact, in `target/tools/node_modules`.
-const NODE: &[&str] = &["playwright-core@1.65.1", "axe-core@4.14.1", "fhir-kit-client@2.0.3"];
+const NODE: &[&str] =
+    &["playwright-core@1.65.1", "axe-core@4.14.1", "fhir-kit-client@2.0.3", "fhirpath@3.18.0"];
 
 /// PyPI packages, exact, in `target/tools/python`.
 const PYTHON: &[&str] = &["fhirpy==2.3.1"];

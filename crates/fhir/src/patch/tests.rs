@@ -56,7 +56,6 @@ fn check(operations: Value, changed: Value) {
     assert_eq!(patched, expected);
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "json! makes values")]
 #[track_caller]
 fn refused(operations: Value, expected: &str) {
     let issues = fhirpath_patch(&patient(), &parameters(operations)).unwrap_err();
