@@ -15,7 +15,7 @@ use crate::outcome::{Issue, IssueCode};
 pub const OPERATIONS_MAX: usize = 1000;
 
 /// How much all paths of a patch may do together, in the steps of [`crate::fhirpath::STEPS_MAX`].
-const PATH_STEPS_MAX: u64 = 10_000_000;
+const PATH_STEPS_MAX: u64 = 3_000_000;
 
 /// `resource` with every operation of `parameters` done, one after the other.
 ///
