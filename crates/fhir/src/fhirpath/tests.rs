@@ -218,6 +218,13 @@ fn bounds_hold() {
     assert_eq!(found(&resource, "1.repeat($this + 1).count()"), costly);
     let squared = "descendants()".to_owned() + &".select(%resource.descendants())".repeat(9) + ".count()";
     assert_eq!(found(&resource, &squared), costly);
+    assert!(Expression::compile("'a'.matches('\\\\w{500}')").is_err());
+    let many = "true".to_owned() + &" and 'a'.matches('a')".repeat(21);
+    assert_eq!(Expression::compile(&many).unwrap_err().kind, CompileErrorKind::Pattern);
+    let compiled = "(1".to_owned() + &" | 2".repeat(60) + ").select('a'.matches('a' & $index.toString()))";
+    assert_eq!(found(&resource, &compiled), "Boolean:false Boolean:false");
+    let compiled = "'a'.repeat(iif($this.length() < 99, $this & 'a', {})).select('a'.matches($this)).count()";
+    assert_eq!(found(&resource, compiled), costly);
     let mut nested = json!({"url": "x", "valueCode": "x"});
     for _ in 0..1000 {
         nested = json!({"url": "x", "extension": [nested]});
