@@ -34,7 +34,8 @@ const RULE_STEPS_MAX: u64 = 1_000_000;
 /// to the end, and time grows with length only.
 const RULE_STEPS_EACH: u64 = 200;
 
-/// Every issue found in `resource`, at most 50 and a word that there may be more; it is valid if none is an error.
+/// Every issue found in `resource`, errors first, at most 50 of either kind and a word that there may be more. It is
+/// valid if none is an error.
 pub fn resource(resource: &Value) -> Vec<Issue> {
     validate(resource, true)
 }
@@ -56,6 +57,8 @@ fn validate(resource: &Value, rules: bool) -> Vec<Issue> {
         contained: None,
     };
     validator.resource(resource, None, DEPTH_MAX);
+    // Whoever is told the first few only should know why the resource was refused.
+    validator.issues.sort_by_key(|issue| !issue.is_error());
     if validator.full() {
         validator
             .issues

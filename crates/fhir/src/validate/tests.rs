@@ -120,6 +120,7 @@ fn warnings_do_not_hide_errors() {
     let found = super::resource(&json!({"resourceType": "Bundle", "type": "collection", "entry": entries}));
     assert_eq!(found.iter().filter(|issue| !issue.is_error()).count(), ISSUES_MAX);
     assert_eq!(found.iter().filter(|issue| issue.is_error()).count(), 1);
+    assert!(found[0].is_error());
 }
 
 #[test]
