@@ -150,6 +150,8 @@ mod tests {
         assert_eq!(decided("Observation", "obs-7", &["value", "component"]), Answer::Unknown);
         assert_eq!(decided("Quantity", "qty-3", &["value", "code"]), Answer::No);
         assert_eq!(decided("Organization", "org-3", &["name"]), Answer::Yes);
+        assert_eq!(decided("Questionnaire.item", "que-12", &["type"]), Answer::Yes);
+        assert_eq!(decided("Questionnaire.item", "que-12", &["type", "enableWhen"]), Answer::Unknown);
         assert_eq!(decided("Reference", "ref-1", &["display"]), Answer::Nothing);
     }
 }

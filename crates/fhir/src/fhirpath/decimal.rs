@@ -16,7 +16,7 @@ pub struct Decimal {
 
 impl Decimal {
     /// Reads what JSON or FHIRPath takes for a number. Digits after the 28th of the fraction are dropped; what is too
-    /// large for some 38 digits is nothing.
+    /// large for some 38 digits, or of which nothing would be left, is nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, exponent) = match text.split_once(['e', 'E']) {
             Some((number, exponent)) => {
@@ -49,9 +49,11 @@ impl Decimal {
             mantissa = mantissa.checked_mul(10)?;
             scale += 1;
         }
-        while scale > i32::from(SCALE_MAX) && mantissa != 0 {
-            mantissa /= 10;
-            scale -= 1;
+        if scale > i32::from(SCALE_MAX) {
+            mantissa /= power_of_ten(u8::try_from(scale - i32::from(SCALE_MAX)).ok()?)?;
+            if mantissa == 0 {
+                return None;
+            }
         }
         let scale = u8::try_from(scale).unwrap_or(SCALE_MAX).min(SCALE_MAX);
         Some(Self { mantissa: if negative { -mantissa } else { mantissa }, scale })

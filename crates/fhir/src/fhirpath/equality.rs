@@ -32,6 +32,7 @@ pub(super) fn equal(
         }
         (Item::Quantity(one), Item::Quantity(two)) => one.compare(two).map(Ordering::is_eq),
         _ => match (temporal(&own), temporal(&other)) {
+            (Some(one), Some(two)) if one.is_time() != two.is_time() => Some(false),
             (Some(one), Some(two)) => one.compare(two).map(Ordering::is_eq),
             (None, None) => match (number(&own), number(&other)) {
                 (Some(one), Some(two)) => Some(one == two),

@@ -35,6 +35,11 @@ impl Budget {
         Self(Cell::new(steps))
     }
 
+    /// Allows for more, but never for more than `most`.
+    pub(crate) fn add(&self, steps: u64, most: u64) {
+        self.0.set(self.0.get().saturating_add(steps).min(most));
+    }
+
     pub(super) fn spend(&self, steps: usize) -> Evaluated<()> {
         let steps = u64::try_from(steps).unwrap_or(u64::MAX);
         let left = self.0.get().checked_sub(steps).ok_or(EvaluateError::TooCostly)?;

@@ -170,7 +170,7 @@ impl<'v> Evaluator<'_, 'v> {
                 let all = self.extensions(input, url.as_deref())?;
                 if call.function == F::Extension { Ok(all) } else { truth(!all.is_empty()) }
             }
-            F::HasValue => truth(matches!(input, [item] if is_primitive(item) && item.system().is_some())),
+            F::HasValue => truth(matches!(input, [item] if is_primitive(item) && has_value(item))),
             F::GetValue => match input {
                 [item] if is_primitive(item) => Ok(item.system().into_iter().collect()),
                 _ => Ok(Vec::new()),
@@ -362,6 +362,10 @@ impl<'v> Evaluator<'_, 'v> {
 fn truths(input: &[Item<'_>]) -> Evaluated<impl Iterator<Item = bool>> {
     let truths: Option<Vec<bool>> = input.iter().map(Item::boolean).collect();
     truths.map(Vec::into_iter).ok_or(EvaluateError::WrongType)
+}
+
+fn has_value(item: &Item<'_>) -> bool {
+    !matches!(item, Item::Element(element) if element.value().is_none())
 }
 
 fn is_primitive(item: &Item<'_>) -> bool {

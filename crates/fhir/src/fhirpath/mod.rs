@@ -64,6 +64,9 @@ pub const RESOURCE_DEPTH_MAX: usize = 128;
 /// The longest regular expression, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 1000;
 
+/// The most regular expressions that are written in one expression: each takes milliseconds to compile.
+pub const PATTERNS_MAX: usize = 20;
+
 /// An expression that has been understood.
 #[derive(Debug)]
 pub struct Expression {
@@ -199,7 +202,7 @@ pub enum CompileErrorKind {
     /// No type has that name.
     #[error("unknown type")]
     UnknownType,
-    /// The regular expression cannot be read, is too large, or looks around.
+    /// The regular expression cannot be read, is too large, looks around, or is one too many.
     #[error("unacceptable regular expression")]
     Pattern,
 }

@@ -9,16 +9,24 @@ use super::quantity::Quantity;
 use super::syntax::{Call, Expression, Function, Operator, Step, Variable};
 use super::temporal::Kind;
 use super::types::TypeName;
-use super::{CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, PATTERN_BYTES_MAX};
+use super::{
+    CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, PATTERN_BYTES_MAX,
+    PATTERNS_MAX,
+};
 
 /// How large a regular expression may become when it is compiled, in bytes.
-const PATTERN_SIZE_MAX: usize = 8 << 20;
+const PATTERN_SIZE_MAX: usize = 1 << 20;
 
 pub(super) fn parse(text: &str) -> Result<Expression, CompileError> {
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(CompileError { position: 0, kind: CompileErrorKind::TooLong });
     }
-    let mut parser = Parser { tokens: lexer::tokens(text)?, next: 0, depth_left: EXPRESSION_DEPTH_MAX };
+    let mut parser = Parser {
+        tokens: lexer::tokens(text)?,
+        next: 0,
+        depth_left: EXPRESSION_DEPTH_MAX,
+        patterns_left: PATTERNS_MAX,
+    };
     let expression = parser.expression(0)?;
     match parser.peek() {
         Token::End => Ok(expression),
@@ -44,6 +52,7 @@ struct Parser {
     tokens: Vec<(Token, usize)>,
     next: usize,
     depth_left: usize,
+    patterns_left: usize,
 }
 
 type Parsed<T> = Result<T, CompileError>;
@@ -320,7 +329,9 @@ impl Parser {
         }
         let pattern = match (function, arguments.first()) {
             (Function::Matches | Function::ReplaceMatches, Some(Expression::Literal(Item::String(text)))) => {
-                Some(pattern(text).ok_or(CompileError { position, kind: CompileErrorKind::Pattern })?)
+                let unacceptable = CompileError { position, kind: CompileErrorKind::Pattern };
+                self.patterns_left = self.patterns_left.checked_sub(1).ok_or(unacceptable)?;
+                Some(pattern(text).ok_or(unacceptable)?)
             }
             _ => None,
         };

@@ -3,6 +3,7 @@
 //! Most rules of the specification are of the kind `a.exists() or b.empty()`: which elements are there decides them,
 //! or nearly always does. A validator has a bit for each element that it saw, and asks here first.
 
+use super::item::Item;
 use super::syntax::{Call, Expression, Function, Operator, Step};
 
 /// A formula over the bits of the elements that are present.
@@ -115,6 +116,18 @@ pub(super) fn compile(expression: &Expression, number: &dyn Fn(&str) -> Option<u
                 without(needed(left, number) | needed(right, number), Answer::Nothing)
             }
             Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
+                if let (Some(bit), Expression::Literal(Item::Integer(literal))) =
+                    (counted(left, number), &**right)
+                {
+                    let ordering = 0.cmp(literal);
+                    let holds = match operator {
+                        Operator::Less => ordering.is_lt(),
+                        Operator::LessOrEqual => ordering.is_le(),
+                        Operator::Greater => ordering.is_gt(),
+                        _ => ordering.is_ge(),
+                    };
+                    return Presence::Without(bit, if holds { Answer::Yes } else { Answer::No });
+                }
                 without(needed(left, number) | needed(right, number), Answer::Nothing)
             }
             Operator::In => without(needed(left, number), Answer::Nothing),
@@ -128,6 +141,16 @@ pub(super) fn compile(expression: &Expression, number: &dyn Fn(&str) -> Option<u
 
 fn without(bits: u64, answer: Answer) -> Presence {
     if bits == 0 { Presence::Unknown } else { Presence::Without(bits, answer) }
+}
+
+/// The element that is counted, if the expression is a count of what is found from there.
+fn counted(expression: &Expression, number: &dyn Fn(&str) -> Option<u32>) -> Option<u64> {
+    let Expression::Path(start, steps) = expression else { return None };
+    let (Step::Call(Call { function: Function::Count, .. }), before) = steps.split_last()? else {
+        return None;
+    };
+    let (bit, rest) = begin(start, before, number)?;
+    rest.iter().all(keeps_nothing).then_some(bit)
 }
 
 /// The elements without any of which the expression finds nothing.

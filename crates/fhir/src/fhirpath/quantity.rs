@@ -55,10 +55,11 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("mg/dL", "concentration", "0.01"),
 ];
 
-/// Words of the calendar: one, many, and the unit of UCUM that means the same.
+/// Words of the calendar: one, many, and the unit of UCUM that means the same. A year and a month of the calendar are
+/// not always as long as those of UCUM.
 const CALENDAR: &[(&str, &str, &str)] = &[
-    ("year", "years", "a"),
-    ("month", "months", "mo"),
+    ("year", "years", "year"),
+    ("month", "months", "month"),
     ("week", "weeks", "wk"),
     ("day", "days", "d"),
     ("hour", "hours", "h"),

@@ -99,6 +99,11 @@ impl Temporal {
         self.first == 0 && self.end <= HOUR
     }
 
+    /// Whether it is a time of day.
+    pub(super) const fn is_time(self) -> bool {
+        self.first == HOUR
+    }
+
     /// The date alone.
     pub(super) fn date_part(self) -> Self {
         let [year, month, date, ..] = self.fields;
@@ -113,7 +118,7 @@ impl Temporal {
 
     /// Which is earlier; nothing if that hangs on what was not written.
     pub(super) fn compare(self, other: Self) -> Option<Ordering> {
-        if (self.first == HOUR) != (other.first == HOUR) {
+        if self.is_time() != other.is_time() {
             return None;
         }
         let (mut left, mut right) = (self, other);
@@ -140,7 +145,7 @@ impl Temporal {
             let nanoseconds = amount.multiply(Decimal::whole(1_000_000_000))?.whole_part(Ordering::Equal);
             nanoseconds.checked_mul(unit)
         };
-        if self.first == HOUR {
+        if self.is_time() {
             let moved = match unit {
                 "hour" => i128::from(whole).checked_mul(3600 * SECOND)?,
                 "minute" => i128::from(whole).checked_mul(60 * SECOND)?,

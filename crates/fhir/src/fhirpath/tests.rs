@@ -113,11 +113,15 @@ fn operators_have_their_precedence_and_three_truths() {
         ('a' | 'b') contains 'c' → Boolean:false
         'a' & {} & 'b' → String:ab
         1 = 1.0 → Boolean:true
+        0.00000000000000000001 = 0 → Boolean:false
         'Ab  c' ~ 'aB c' → Boolean:true
         1 'kg' = 1000 'g' → Boolean:true
         extension.value > 1 'kg' → Boolean:true
         1 'kg' = 1 'm' →
         7 days = 1 week → Boolean:true
+        1 'h' = 60 minutes → Boolean:true
+        1 'a' = 1 year →
+        birthDate = @T12:00 → Boolean:false
         1 < 'a' → the expression applies an operator or a function to a type that it does not take
         name = 1 → Boolean:false
         name.given and true → the expression finds several items where one is needed
@@ -214,6 +218,13 @@ fn bounds_hold() {
     assert_eq!(found(&resource, "1.repeat($this + 1).count()"), costly);
     let squared = "descendants()".to_owned() + &".select(%resource.descendants())".repeat(9) + ".count()";
     assert_eq!(found(&resource, &squared), costly);
+    assert!(Expression::compile("'a'.matches('\\\\w{500}')").is_err());
+    let many = "true".to_owned() + &" and 'a'.matches('a')".repeat(21);
+    assert_eq!(Expression::compile(&many).unwrap_err().kind, CompileErrorKind::Pattern);
+    let compiled = "(1".to_owned() + &" | 2".repeat(60) + ").select('a'.matches('a' & $index.toString()))";
+    assert_eq!(found(&resource, &compiled), "Boolean:false Boolean:false");
+    let compiled = "'a'.repeat(iif($this.length() < 99, $this & 'a', {})).select('a'.matches($this)).count()";
+    assert_eq!(found(&resource, compiled), costly);
     let mut nested = json!({"url": "x", "valueCode": "x"});
     for _ in 0..1000 {
         nested = json!({"url": "x", "extension": [nested]});
@@ -366,6 +377,7 @@ proptest! {
 
     #[test]
     fn decimals_are_what_they_look_like(number in any::<i64>(), digits in 0_u8..20, other in any::<i32>()) {
+        prop_assert!(Decimal::parse("1e-200").is_none() && Decimal::parse("1e200").is_none());
         let text = format!("{number}e-{digits}");
         let decimal = Decimal::parse(&text).unwrap();
         prop_assert_eq!(Decimal::parse(&decimal.to_string()).unwrap(), decimal);

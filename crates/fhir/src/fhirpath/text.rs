@@ -10,7 +10,7 @@ use super::syntax::{Call, Expression, Function};
 use super::{EvaluateError, PATTERN_BYTES_MAX, TEXT_BYTES_MAX, parser};
 
 /// Compiling a regular expression is as much work as this many steps.
-const PATTERN_STEPS: usize = 20_000;
+const PATTERN_STEPS: usize = 50_000;
 
 impl<'v> Evaluator<'_, 'v> {
     pub(super) fn text_function(
