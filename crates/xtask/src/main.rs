@@ -41,8 +41,9 @@ enum Task {
     Arrows,
     /// Reduce the definitions of FHIR R4 to the tables in crates/fhir/definitions
     ///
-    /// Writes types.txt, codes.txt, invariants.txt, search_parameters.txt and patient_compartment.txt. They are committed: after a run,
-    /// `git diff --exit-code crates/fhir/definitions` tells whether they are what the package says.
+    /// Writes types.txt, codes.txt, invariants.txt, search_parameters.txt and patient_compartment.txt. They are
+    /// committed: after a run, `git diff --exit-code crates/fhir/definitions` tells whether they are what the package
+    /// says.
     Definitions {
         /// The unpacked npm package hl7.fhir.r4.examples@4.0.1; fetched with `npm pack` into target/ if left out
         package: Option<PathBuf>,
