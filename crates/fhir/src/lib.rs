@@ -1,4 +1,5 @@
-//! FHIR R4 (4.0.1) as data: parsing, validation, search semantics, Bundles and the capability statement.
+//! FHIR R4 (4.0.1) as data: parsing, validation, FHIRPath and patches in it, search semantics, Bundles and the
+//! capability statement.
 //!
 //! Everything follows the specification's own definitions, which `cargo xtask definitions` reduces to the text
 //! tables in `definitions/`; there are no generated Rust types. Resources stay `serde_json` values, so that what a

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::ResourceType;
 use crate::definitions::{self, Codes, Definition, Element, ElementType};
-use crate::fhirpath::{Answer, Budget, Context, Expression, Item};
+use crate::fhirpath::{Answer, Budget, Context, EvaluateError, Expression, Item};
 use crate::invariant::{self, Check, Invariant};
 use crate::narrative;
 use crate::outcome::{Issue, IssueCode, Severity};
@@ -261,7 +261,13 @@ impl<'v> Validator<'v> {
                 let words = format!("{} could not be checked: {error}", rule.key);
                 // Once is enough: what exhausts a budget does so often.
                 if !std::mem::replace(&mut self.unchecked, true) {
-                    self.push(Issue::warning(IssueCode::Incomplete, words), Some(place));
+                    // Nobody gets past a rule by making it too much work.
+                    let costly = matches!(error, EvaluateError::TooCostly | EvaluateError::TooDeep);
+                    let issue = match costly {
+                        true => Issue::error(IssueCode::TooCostly, words),
+                        false => Issue::warning(IssueCode::Incomplete, words),
+                    };
+                    self.push(issue, Some(place));
                 }
                 false
             }

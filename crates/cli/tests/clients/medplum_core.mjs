@@ -38,16 +38,16 @@ assert.equal((await medplum.readVersion("Patient", patient.id, "1")).gender, und
 const observation = await medplum.createResource({
   resourceType: "Observation",
   status: "final",
-  code: { coding: [{ system: "http://loinc.org", code: "8867-4" }] },
+  code: { coding: [{ system: "http://loinc.org", code: "plum-1" }] },
   subject: { reference: `Patient/${patient.id}` },
   effectiveDateTime: "2026-05-20T10:00:00Z",
   valueQuantity: { value: 70, unit: "/min" },
 });
 const ids = (resources) => resources.map((resource) => resource.id);
 assert.deepEqual(ids(await medplum.searchResources("Patient", { name: "plum", birthdate: "1980-02-29" })), [patient.id]);
-assert.equal((await medplum.searchOne("Observation", "subject.name=plum&code=8867-4")).id, observation.id);
-assert.deepEqual(ids(await medplum.searchResources("Patient", "_has:Observation:subject:code=8867-4")), [patient.id]);
-const included = await medplum.search("Observation", "code=8867-4&_include=Observation:subject&_include:iterate=Patient:general-practitioner");
+assert.equal((await medplum.searchOne("Observation", "subject.name=plum&code=plum-1")).id, observation.id);
+assert.deepEqual(ids(await medplum.searchResources("Patient", "_has:Observation:subject:code=plum-1")), [patient.id]);
+const included = await medplum.search("Observation", "code=plum-1&_include=Observation:subject&_include:iterate=Patient:general-practitioner");
 assert.deepEqual(
   included.entry.map((entry) => [entry.search.mode, entry.resource.resourceType]).sort(),
   [["include", "Patient"], ["include", "Practitioner"], ["match", "Observation"]],

@@ -9,7 +9,6 @@ use super::equality::{self, Distinct};
 use super::item::Item;
 use super::quantity::Quantity;
 use super::syntax::{Expression, Operator, Step, Variable};
-use super::types::TypeName;
 use super::{Context, EvaluateError, ITEMS_MAX, TEXT_BYTES_MAX};
 
 pub(super) type Items<'v> = Vec<Item<'v>>;
@@ -129,11 +128,10 @@ impl<'v> Evaluator<'_, 'v> {
     fn step(&self, step: &'v Step, input: &[Item<'v>], scope: &Scope<'_, 'v>) -> Evaluated<Items<'v>> {
         match step {
             Step::Child(name) => self.children(input, name),
-            Step::Start(name) => {
+            Step::Start(name, of_type) => {
                 // The name of the type that a path begins with stands for what it begins at.
-                let of_type = TypeName::parse(Some("FHIR"), name);
                 if let Some(of_type) = of_type {
-                    let same = input.iter().filter(|item| item.is(of_type)).cloned().collect::<Vec<_>>();
+                    let same: Items<'v> = input.iter().filter(|item| item.is(*of_type)).cloned().collect();
                     if !same.is_empty() {
                         return Ok(same);
                     }

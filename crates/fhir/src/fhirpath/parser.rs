@@ -286,7 +286,6 @@ impl Parser {
         let (name, plain) = match self.peek() {
             Token::Word(name) => (name.clone(), true),
             Token::Quoted(name) => (name.clone(), false),
-            // `$this` may stand after a dot and changes nothing there.
             _ => return Err(self.unexpected()),
         };
         self.next += 1;
@@ -294,8 +293,8 @@ impl Parser {
             return self.call(&name, position);
         }
         if first && name.starts_with(|letter: char| letter.is_ascii_uppercase()) {
-            // A namespace, or a type, or an element of neither.
-            return Ok(Step::Start(name.into()));
+            let of_type = TypeName::parse(Some("FHIR"), &name);
+            return Ok(Step::Start(name.into(), of_type));
         }
         Ok(Step::Child(name.into()))
     }

@@ -174,7 +174,7 @@ fn begin<'s>(
     match steps.split_first()? {
         (Step::Child(name), rest) => number(name).map(|number| (1 << number, rest)),
         // The name of the type itself.
-        (Step::Start(_), rest) => match rest.split_first()? {
+        (Step::Start(..), rest) => match rest.split_first()? {
             (Step::Child(name), rest) => number(name).map(|number| (1 << number, rest)),
             _ => None,
         },
@@ -214,7 +214,7 @@ fn path(start: &Expression, steps: &[Step], number: &dyn Fn(&str) -> Option<u32>
 /// Whether the step finds nothing in nothing.
 fn keeps_nothing(step: &Step) -> bool {
     match step {
-        Step::Child(_) | Step::Start(_) | Step::Index(_) | Step::Is(_) | Step::As(_) | Step::OfType(_) => {
+        Step::Child(_) | Step::Start(..) | Step::Index(_) | Step::Is(_) | Step::As(_) | Step::OfType(_) => {
             true
         }
         Step::Call(call) => call_keeps_nothing(call),

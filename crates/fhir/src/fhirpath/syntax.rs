@@ -38,8 +38,8 @@ pub(super) enum Variable {
 pub(super) enum Step {
     /// The elements of this name.
     Child(Box<str>),
-    /// The first name of a path: keeps what is of the type of that name, if there is such a type, otherwise a child.
-    Start(Box<str>),
+    /// The first name of a path: keeps what is of the type of that name, if there is any, and otherwise means a child.
+    Start(Box<str>, Option<TypeName>),
     Index(Expression),
     Is(TypeName),
     As(TypeName),
