@@ -81,7 +81,8 @@ pub(crate) async fn add_user(call: &mut Call, body: RequestBody) -> Result<Reply
             let known = transaction.record(RecordKind::Username, username.as_str())?;
             let user = match known.map(|id| String::from_utf8_lossy(&id).into_owned()) {
                 None => {
-                    let user = UserRecord::invited(&id, username.clone(), display_name, roles, now);
+                    let user =
+                        UserRecord::invited(&id, username.clone(), display_name.clone(), roles.clone(), now);
                     transaction.put_record(
                         RecordKind::Username,
                         username.as_str(),
@@ -97,12 +98,12 @@ pub(crate) async fn add_user(call: &mut Call, body: RequestBody) -> Result<Reply
                             "somebody has this user name and has enrolled already",
                         ));
                     }
-                    UserRecord { display_name, roles, ..user }
+                    UserRecord { display_name: display_name.clone(), roles: roles.clone(), ..user }
                 }
             };
             put_user(transaction, &user)?;
             withdraw_invitations(transaction, &user.id)?;
-            let enrolment = EnrolmentRecord::new(user.id.clone(), enrolment_secret, now);
+            let enrolment = EnrolmentRecord::new(user.id.clone(), enrolment_secret.clone(), now);
             let record = encode(&enrolment)?;
             transaction.put_record(RecordKind::Enrolment, &key, &record, Some(enrolment.expires))?;
             Ok(user.id)
@@ -176,7 +177,7 @@ pub(crate) async fn set_disabled(call: &mut Call, body: RequestBody) -> Result<R
             } else if let Some(client) = client(transaction, &account)? {
                 let record = encode(&ClientRecord { disabled, ..client })?;
                 transaction.put_record(RecordKind::Client, &account, &record, None)?;
-                account
+                account.clone()
             } else {
                 return Err(Problem::no_such_account());
             };

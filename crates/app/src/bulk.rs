@@ -80,10 +80,7 @@ pub(crate) async fn import(
         .app
         .store
         .write(move |transaction| {
-            ready
-                .into_iter()
-                .map(|ready| store_line(transaction, &ready, overwrite))
-                .collect::<Result<Vec<_>, _>>()
+            ready.iter().map(|ready| store_line(transaction, ready, overwrite)).collect::<Result<Vec<_>, _>>()
         })
         .await?;
     for result in stored {

@@ -284,7 +284,7 @@ pub(crate) async fn complete_enrolment(call: &mut Call, body: RequestBody) -> Re
                 Problem::malformed(IssueCode::Value, "the code does not fit; wait for the next one")
             })?;
             user.credentials = Some(Credentials {
-                password_phc,
+                password_phc: password_phc.clone(),
                 totp_secret: enrolment.totp_secret,
                 totp_last_step: Some(step),
             });

@@ -503,30 +503,14 @@ async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<R
     let writes = permitted.iter().any(|one| one.step.is_write());
     let intents = permitted.iter().filter(|one| one.step.is_write()).map(|one| one.entry.clone());
     call.record(intents.collect()).await?;
-    // What does not fit into the answer is not done either.
-    let mut room = Room(ANSWER_BYTES_MAX);
-    let mut carried = move |one: Permitted, done: Result<Done, Problem>| {
-        let done = done.and_then(|done| room.take(done)).map_err(|problem| problem.at_entry(one.index))?;
-        Ok::<_, Problem>((one.index, one.entry, done))
-    };
     // What only reads does not keep the one writer busy.
     let mut done = if writes {
         let apply = move |transaction: &mut dyn Transaction| {
-            let each = |one: Permitted| {
-                let done = one.step.write(transaction, &steps);
-                carried(one, done)
-            };
-            permitted.into_iter().map(each).collect::<Result<Vec<_>, Problem>>()
+            carried(&permitted, |step| step.write(transaction, &steps))
         };
         call.app.store.write(apply).await?
     } else {
-        let apply = move |session: &mut dyn Session| {
-            let each = |one: Permitted| {
-                let done = one.step.read(session, &steps);
-                carried(one, done)
-            };
-            permitted.into_iter().map(each).collect::<Result<Vec<_>, Problem>>()
-        };
+        let apply = move |session: &mut dyn Session| carried(&permitted, |step| step.read(session, &steps));
         call.app.store.read(apply).await?
     };
     done.sort_by_key(|(index, ..)| *index);
@@ -538,6 +522,19 @@ async fn transaction(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<R
     }
     call.record(entries).await?;
     Ok(Reply::fhir(StatusCode::OK, text.finish()))
+}
+
+/// Carries out the steps of a transaction. What does not fit into the answer is not done either.
+fn carried(
+    permitted: &[Permitted],
+    mut carry_out: impl FnMut(&Step) -> Result<Done, Problem>,
+) -> Result<Vec<(usize, AuditEntry, Done)>, Problem> {
+    let mut room = Room(ANSWER_BYTES_MAX);
+    let each = |one: &Permitted| {
+        let done = carry_out(&one.step).and_then(|done| room.take(done));
+        Ok((one.index, one.entry.clone(), done.map_err(|problem| problem.at_entry(one.index))?))
+    };
+    permitted.iter().map(each).collect()
 }
 
 async fn batch(call: &mut Call, plan: Plan, steps: Arc<Steps>) -> Result<Reply, Problem> {

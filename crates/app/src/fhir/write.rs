@@ -149,12 +149,13 @@ async fn put(
     call.about(&key, None);
     call.touches(prepared.patients(), 1);
     call.intend().await?;
-    let (prepared, written) = call
+    let prepared = Arc::new(prepared);
+    let stored = Arc::clone(&prepared);
+    let written = call
         .app
         .store
-        .write(move |transaction| match transaction.put(&prepared, expected) {
-            Ok(written) => Ok((prepared, written)),
-            Err(error) => Err(conflict(error, expected)),
+        .write(move |transaction| {
+            transaction.put(&stored, expected).map_err(|error| conflict(error, expected))
         })
         .await?;
     call.about(&key, Some(written.version));
