@@ -74,10 +74,10 @@ fn wanted(value: &SearchValue) -> Option<String> {
     })
 }
 
-#[tokio::test]
-async fn every_example_comes_back_and_is_found() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+on_both!(every_example_comes_back_and_is_found);
+
+async fn every_example_comes_back_and_is_found(place: Place) {
+    let store = place.open();
     let examples = examples();
     assert!(examples.len() > 800, "{}", examples.len());
     let mut prepared = Vec::new();

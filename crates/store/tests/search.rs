@@ -36,10 +36,14 @@ async fn ids(store: &Store, name: &str, query: &[(&str, &str)]) -> Vec<String> {
     found.hits.iter().map(|hit| hit.key.id.as_str().to_owned()).collect()
 }
 
-#[tokio::test]
-async fn every_kind_of_value_is_found() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+on_both!(
+    every_kind_of_value_is_found,
+    a_position_of_another_order_is_refused,
+    paging_stays_right_while_data_changes
+);
+
+async fn every_kind_of_value_is_found(place: Place) {
+    let store = place.open();
     let mut second = patient("b", "Smithson");
     second["identifier"] = json!([{"system": "urn:mrn", "value": "X-1"}]);
     second["generalPractitioner"] =
@@ -126,10 +130,8 @@ async fn every_kind_of_value_is_found() {
     assert_eq!(seen.unwrap().hits.len(), 1);
 }
 
-#[tokio::test]
-async fn a_position_of_another_order_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+async fn a_position_of_another_order_is_refused(place: Place) {
+    let store = place.open();
     for id in ["a", "b", "c"] {
         put(&store, &patient(id, "Smith")).await.unwrap();
     }
@@ -395,45 +397,58 @@ proptest! {
 
     #[test]
     fn search_is_a_plain_filter(steps in steps(), queries in vec((query(), 1..6u32), 40)) {
-        let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let store = open(directory.path());
-            let mut plain = Plain::default();
-            for step in steps {
-                match step {
-                    Step::Put(resource) => plain.put(&resource, put(&store, &resource).await.unwrap().updated),
-                    Step::Delete(name, id) => {
-                        plain.delete(name, &id);
-                        let key = key(name, &id);
-                        store.write(move |transaction| transaction.delete(&key, Expected::Any)).await.unwrap();
-                    }
-                }
-            }
-            for ((name, mut query), count) in queries {
-                query.push(("_total".to_owned(), "accurate".to_owned()));
-                let expected = plain.search(name, &parse(name, &query));
-                let (mut found, mut after) = (Vec::new(), None);
-                loop {
-                    let page = page(&store, name, &query, Page { count, after }).await.unwrap();
-                    assert_eq!(page.total, Some(expected.len() as u64), "{name}?{query:?}");
-                    assert!(page.hits.len() <= count as usize);
-                    found.extend(names(&page.hits));
-                    after = page.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
-                assert_eq!(found, expected, "{name}?{query:?}");
-            }
-        });
+        search_compares(&Place::file(), steps, queries);
     }
 }
 
-#[tokio::test]
-async fn paging_stays_right_while_data_changes() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn search_is_a_plain_filter_on_a_server(steps in steps(), queries in vec((query(), 1..6u32), 40)) {
+        search_compares(&Place::server(), steps, queries);
+    }
+}
+
+type Asked = ((&'static str, Vec<(String, String)>), u32);
+
+fn search_compares(place: &Place, steps: Vec<Step>, queries: Vec<Asked>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = place.open();
+        let mut plain = Plain::default();
+        for step in steps {
+            match step {
+                Step::Put(resource) => plain.put(&resource, put(&store, &resource).await.unwrap().updated),
+                Step::Delete(name, id) => {
+                    plain.delete(name, &id);
+                    let key = key(name, &id);
+                    store.write(move |transaction| transaction.delete(&key, Expected::Any)).await.unwrap();
+                }
+            }
+        }
+        for ((name, mut query), count) in queries {
+            query.push(("_total".to_owned(), "accurate".to_owned()));
+            let expected = plain.search(name, &parse(name, &query));
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = page(&store, name, &query, Page { count, after }).await.unwrap();
+                assert_eq!(page.total, Some(expected.len() as u64), "{name}?{query:?}");
+                assert!(page.hits.len() <= count as usize);
+                found.extend(names(&page.hits));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "{name}?{query:?}");
+        }
+        store.close().await;
+    });
+}
+
+async fn paging_stays_right_while_data_changes(place: Place) {
+    let store = place.open();
     for number in 0..12 {
         put(
             &store,
