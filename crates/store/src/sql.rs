@@ -331,10 +331,10 @@ mod tests {
                 assert!(!found, "{name} has {refused}");
             }
             let sharded = ["RESOURCE", "HISTORY", "BIX", "DATA_KEY", "RECORD"];
-            let uses = |table: &&str| {
+            let uses = |table: &str| {
                 ["FROM", "INTO", "UPDATE"].iter().any(|word| upper.contains(&format!("{word} {table} ")))
             };
-            if sharded.iter().any(|table| uses(&table)) {
+            if sharded.iter().any(|table| uses(table)) {
                 assert!(upper.contains("SHARD"), "{name} does not say in which shard");
             }
         }

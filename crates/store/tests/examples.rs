@@ -1,5 +1,6 @@
 //! The specification's own examples: each comes back as it was, and every parameter finds what it should.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "figures for whoever reads the output")]
 
 mod common;
 

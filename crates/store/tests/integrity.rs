@@ -1,5 +1,6 @@
 //! The file given to others: it shows nothing, opens with one key only, and altered rows are refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "figures for whoever reads the output")]
 
 mod common;
 

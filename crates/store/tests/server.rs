@@ -1,6 +1,7 @@
 //! What only a server can do and suffer: several instances of the store at once, restarts, a standby that takes over,
 //! and servers that are not the right one.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "figures for whoever reads the output")]
 
 mod common;
 
