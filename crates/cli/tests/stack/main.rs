@@ -10,6 +10,7 @@ mod command_line;
 mod crash;
 mod examples;
 mod isolation;
+mod server;
 
 use ward_testkit::{Stack, StackOptions};
 
