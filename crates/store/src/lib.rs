@@ -1,17 +1,19 @@
-//! The encrypted store: FHIR resources, their history and small records in one SQLCipher file, searchable without
-//! the file showing what is in it (R4b, N1, N4).
+//! The encrypted store: FHIR resources, their history and small records in one SQLCipher file or a PostgreSQL server,
+//! searchable without either showing what is in it (R4b, N1, N4).
 //!
 //! - **Bodies** are sealed one by one under the data key of the patient who owns them ([`mod@body`] has the form,
 //!   [`mod@vault`] the keys and what a ciphertext is bound to). Ids are in the file as keyed tokens only.
 //! - **Search** goes through the blind index ([`mod@token`] says which tokens there are and what they leak), and every
 //!   candidate is decrypted and checked again ([`mod@search`]). A token that collides costs a read, never an answer.
-//! - **Writes** are committed in groups by one thread ([`mod@worker`]); a write is acknowledged after its commit is
-//!   on disk (write-ahead log, `synchronous = FULL`). Reads run on several threads in snapshots of their own.
+//! - **Writes** to the file are committed in groups by one thread ([`mod@worker`]); a write is acknowledged after its
+//!   commit is on disk (write-ahead log, `synchronous = FULL`). Writes to a server are transactions of their own, from
+//!   any number of processes, and run again after a race ([`mod@server`]). Reads run on several threads in snapshots.
 //!
 //! **What the file shows** to whoever holds it and its database key, but not the tenant's: how many resources of each
 //! type there are and when they were written (type, version and time stand in the clear), their sizes in
 //! buckets, which of them share a patient (the id of the data key), how often each token occurs and which resources
-//! share it. It shows no value, name, code, date or id. Without the database key the file is noise.
+//! share it. It shows no value, name, code, date or id. Without the database key the file is noise. A server shows as
+//! much as the file and its key, and when what is asked for.
 //!
 //! The crate refuses to give out a row that fails its integrity check, to store a body without encryption, and to put
 //! an id, a value or SQL text into an error. It decides nothing about who may see what: that is the caller's.
