@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use ward_transport::IdentityMaterial;
 use zeroize::Zeroizing;
 
 /// What the app tier is told at its start, besides who it is.
@@ -9,6 +10,8 @@ use zeroize::Zeroizing;
 pub struct AppConfig {
     /// Where the database, the wrapped tenant key and the audit log are. Made if missing.
     pub directory: PathBuf,
+    /// The PostgreSQL server that holds the database instead.
+    pub database: Option<DatabaseConfig>,
     /// The name of the organisation's key space.
     pub tenant: String,
     /// All versions of the root key in hexadecimal, 64 digits each, oldest first. Overwritten when dropped.
@@ -31,6 +34,25 @@ pub struct AppConfig {
     pub absolute_seconds: u32,
     /// Bounds of what is asked for.
     pub limits: AppLimits,
+}
+
+/// A PostgreSQL server and how to be known to it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct DatabaseConfig {
+    /// Host names with ports, in the order in which they are tried until one accepts writes.
+    pub hosts: Vec<(String, u16)>,
+    /// The name of the database.
+    pub name: String,
+    /// The user.
+    pub user: String,
+    /// The user's password, if it has one. Overwritten when dropped.
+    pub password: Option<Zeroizing<String>>,
+    /// Certificates of the authorities that are trusted to know the server, PEM.
+    pub authorities_pem: String,
+    /// The certificate to show to the server.
+    pub certificate: Option<IdentityMaterial>,
+    /// Connections for reading, and as many for writing.
+    pub connections: usize,
 }
 
 /// Bounds of requests and answers.

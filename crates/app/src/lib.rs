@@ -37,7 +37,7 @@ use ward_monitor::event;
 use ward_transport::control::{Bootstrap, Update};
 use ward_transport::{Node, ServerLimits};
 
-pub use config::{AppConfig, AppLimits};
+pub use config::{AppConfig, AppLimits, DatabaseConfig};
 pub use start::StartError;
 
 /// How long what was begun may take after the listener has stopped.

@@ -10,14 +10,16 @@ use ward_base::{Clock, Secret, SystemRandom, Timestamp};
 use ward_identity::{ClientKeys, ClientRecord, Role, Scopes};
 use ward_keys::{KeyRing, KmsError, Tokenizer, WrappedKey};
 use ward_kms::{RootKeys, write_private};
-use ward_store::{CacheLimits, Store, StoreError, StoreOptions};
+use ward_store::{CacheLimits, ClientIdentity, Database, ServerOptions, Store, StoreError, StoreOptions};
 
 use crate::app::{App, Settings};
 use crate::authenticate::{OPERATOR, Sessions};
-use crate::config::AppConfig;
+use crate::config::{AppConfig, DatabaseConfig};
 use crate::cursor::Cursors;
 use crate::trail::{self, Trail};
 
+/// The file of the wrapped tenant key.
+const TENANT_KEY: &str = "tenant-key";
 /// Passwords hashed at once.
 const HASHING_MAX: usize = 2;
 
@@ -54,16 +56,29 @@ pub enum StartError {
 pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, StartError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.directory)?;
     let random = Arc::new(SystemRandom);
-    let ring = Arc::new(tenant_keys(config)?);
+    let (ring, is_new) = tenant_keys(config)?;
+    let ring = Arc::new(ring);
     let base = format!("{}/fhir/R4", config.public_origin);
-    let audit_directory = config.directory.join("audit");
-    let audit_keys = Arc::new(AuditKeys::derive(&ring, &config.audit_origin));
-    let log = trail::open(&audit_directory, &audit_keys)?;
-    let options = StoreOptions {
+    let mut options = StoreOptions {
         data_keys: CacheLimits { count: config.cached_data_keys, ..CacheLimits::default() },
         ..StoreOptions::new(config.directory.join("ward.db"), &base)
     };
-    let store = Store::open(options, Arc::clone(&ring), clock.clone(), random.clone())?;
+    if let Some(database) = &config.database {
+        options.readers = database.connections;
+        options.database = Database::Server(server(database));
+        // Others have logs of their own.
+        options.audit_log = Some(config.audit_origin.clone());
+    }
+    let store = Store::open(options, Arc::clone(&ring), clock.clone(), random.clone());
+    if is_new && matches!(store, Err(StoreError::WrongKey)) {
+        // Somebody else made the database, with the key that is missing here.
+        std::fs::remove_file(config.directory.join(TENANT_KEY))?;
+        return Err(StartError::TenantKeyMissing);
+    }
+    let store = store?;
+    let audit_directory = config.directory.join("audit");
+    let audit_keys = Arc::new(AuditKeys::derive(&ring, &config.audit_origin));
+    let log = trail::open(&audit_directory, &audit_keys)?;
     let capability_statement =
         ward_fhir::capability::statement(&base, env!("CARGO_PKG_VERSION"), &clock.now().to_instant());
     Ok(App {
@@ -113,20 +128,37 @@ fn operator(config: &AppConfig, now: Timestamp) -> Result<ClientRecord, StartErr
     })
 }
 
-/// The tenant's keys, made at the first start. The wrapped key lies beside the database, whose own key comes from it.
-fn tenant_keys(config: &AppConfig) -> Result<KeyRing, StartError> {
+fn server(database: &DatabaseConfig) -> ServerOptions {
+    let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    ServerOptions {
+        hosts: database.hosts.clone(),
+        database: database.name.clone(),
+        user: database.user.clone(),
+        password: database.password.as_deref().map(|password| secret(password)),
+        authorities_pem: database.authorities_pem.clone(),
+        client: database.certificate.as_ref().map(|identity| ClientIdentity {
+            certificate_pem: identity.certificate_pem.clone(),
+            private_key_pem: secret(&identity.private_key_pem),
+        }),
+        writers: database.connections,
+    }
+}
+
+/// The tenant's keys, and whether they are new: they are made at the first start. The wrapped key lies beside the
+/// database, whose own key comes from it; who shares a server's database has a copy of the same.
+fn tenant_keys(config: &AppConfig) -> Result<(KeyRing, bool), StartError> {
     let root = hex::decode(config.root_key.as_bytes()).map_err(|_| StartError::Settings)?;
     let root = RootKeys::from_secret(&Secret::new(root))?;
-    let path = config.directory.join("tenant-key");
+    let path = config.directory.join(TENANT_KEY);
     match std::fs::read(&path) {
-        Ok(wrapped) => Ok(KeyRing::open(&root, &config.tenant, &WrappedKey(wrapped))?),
+        Ok(wrapped) => Ok((KeyRing::open(&root, &config.tenant, &WrappedKey(wrapped))?, false)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if config.directory.join("ward.db").exists() {
                 return Err(StartError::TenantKeyMissing);
             }
             let (ring, wrapped) = KeyRing::create(&root, &config.tenant)?;
             write_private(&path, &wrapped.0)?;
-            Ok(ring)
+            Ok((ring, true))
         }
         Err(error) => Err(error.into()),
     }
@@ -147,6 +179,7 @@ pub(crate) mod tests {
         let coordinate = URL_SAFE_NO_PAD.encode([7; 48]);
         AppConfig {
             directory: directory.join("app"),
+            database: None,
             tenant: "test".to_owned(),
             root_key: "07".repeat(32).into(),
             public_origin: "https://ward.test".to_owned(),
@@ -194,6 +227,43 @@ pub(crate) mod tests {
         let app = open(&config, clock()).unwrap();
         assert!(matches!(check_audit_log(&app).await, Err(StartError::AuditAltered)));
         close(app).await;
+    }
+
+    #[tokio::test]
+    async fn instances_share_a_server_and_the_key_to_it() {
+        let server = ward_testkit::Postgres::shared();
+        let database = DatabaseConfig {
+            hosts: vec![("localhost".to_owned(), server.port())],
+            name: server.new_database(),
+            user: server.user().to_owned(),
+            password: Some(server.password().to_owned().into()),
+            authorities_pem: server.authority_pem().to_owned(),
+            certificate: None,
+            connections: 2,
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let instance = |number: u8| AppConfig {
+            directory: directory.path().join(format!("app-{number}")),
+            audit_origin: format!("ward.test/audit/app-{number}"),
+            database: Some(database.clone()),
+            ..config(directory.path())
+        };
+        let first = open(&instance(1), clock()).unwrap();
+        assert!(!instance(1).directory.join("ward.db").exists());
+        for _ in 0..2 {
+            assert!(matches!(open(&instance(2), clock()), Err(StartError::TenantKeyMissing)));
+        }
+        let key = instance(1).directory.join(TENANT_KEY);
+        std::fs::copy(key, instance(2).directory.join(TENANT_KEY)).unwrap();
+        let second = open(&instance(2), clock()).unwrap();
+        // Each has an audit log of its own, and the database knows both.
+        for app in [&first, &second] {
+            crate::jobs::remember_audit_log(app, 1).await.unwrap();
+        }
+        for app in [first, second] {
+            check_audit_log(&app).await.unwrap();
+            close(app).await;
+        }
     }
 
     #[tokio::test]

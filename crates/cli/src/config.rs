@@ -107,6 +107,9 @@ impl Config {
                 message: "`listener.certificate` and `listener.private_key` must be set together".to_owned(),
             });
         }
+        problems.extend(
+            config.database_problems().map(|message| Problem { line: 1, message: message.to_owned() }),
+        );
         problems.sort();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -129,6 +132,51 @@ impl Config {
 
     pub(crate) fn data_directory(&self) -> PathBuf {
         PathBuf::from(self.text("data.directory"))
+    }
+
+    /// The names of the PostgreSQL server, in the order in which they are tried; none if there is a file instead.
+    pub(crate) fn database_hosts(&self) -> Vec<&str> {
+        self.text("database.hosts").split(',').map(str::trim).filter(|host| !host.is_empty()).collect()
+    }
+
+    pub(crate) fn database_name(&self) -> &str {
+        self.text("database.name")
+    }
+
+    pub(crate) fn database_user(&self) -> &str {
+        self.text("database.user")
+    }
+
+    pub(crate) fn database_password_file(&self) -> Option<PathBuf> {
+        self.path("database.password_file")
+    }
+
+    pub(crate) fn database_authority(&self) -> Option<PathBuf> {
+        self.path("database.authority")
+    }
+
+    /// Certificate and private key to show to the server.
+    pub(crate) fn database_identity(&self) -> Option<(PathBuf, PathBuf)> {
+        self.path("database.certificate").zip(self.path("database.private_key"))
+    }
+
+    fn database_problems(&self) -> impl Iterator<Item = &'static str> {
+        let is_set = |name| self.path(name).is_some();
+        let server = !self.database_hosts().is_empty();
+        let (certificate, key) = (is_set("database.certificate"), is_set("database.private_key"));
+        [
+            (certificate != key, "`database.certificate` and `database.private_key` must be set together"),
+            (
+                server && !is_set("database.authority"),
+                "`database.hosts` needs `database.authority`, to know the server by",
+            ),
+            (
+                server && !is_set("database.password_file") && !certificate,
+                "`database.hosts` needs `database.password_file` or `database.certificate`",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, message)| wrong.then_some(message))
     }
 
     pub(crate) fn tenant(&self) -> &str {
@@ -332,6 +380,22 @@ mod tests {
         "#]]
         .assert_debug_eq(&shown);
     }
+    #[test]
+    fn a_server_must_be_known_and_must_know_the_user() {
+        let wrong = Config::parse("[database]\nhosts = 'db'\nprivate_key = 'k'\n").unwrap_err();
+        let shown: Vec<String> = wrong.into_iter().map(|problem| problem.message).collect();
+        expect_test::expect![[r#"
+            [
+                "`database.certificate` and `database.private_key` must be set together",
+                "`database.hosts` needs `database.authority`, to know the server by",
+                "`database.hosts` needs `database.password_file` or `database.certificate`",
+            ]
+        "#]]
+        .assert_debug_eq(&shown);
+        let text = "[database]\nhosts = 'db-1, db-2'\nauthority = 'a'\npassword_file = 'p'\n";
+        assert_eq!(Config::parse(text).unwrap().database_hosts(), ["db-1", "db-2"]);
+    }
+
     #[test]
     fn hosts_are_names_or_addresses_without_ports() {
         let hosts = |list: &str| Config::parse(&format!("[listener]\nhosts = {list}\n"));

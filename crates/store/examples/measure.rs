@@ -1,5 +1,6 @@
-//! Measures the store alone: `measure [PATIENTS]`. Writes to a temporary directory; prints microseconds for each
-//! operation on one thread of the caller, with everything on: encryption, blind index, group commit, fsync.
+//! Measures the store alone: `measure [PATIENTS] [server]`. Writes to a temporary directory, or to a PostgreSQL server of
+//! its own there; prints microseconds for each operation on one thread of the caller, with everything on: encryption,
+//! blind index, group commit, fsync, TLS.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
@@ -13,7 +14,8 @@ use ward_fhir::{
 };
 use ward_keys::KeyRing;
 use ward_kms::RootKeys;
-use ward_store::{Expected, Page, ResourceKey, Store, StoreError, StoreOptions};
+use ward_store::{Database, Expected, Page, ResourceKey, ServerOptions, Store, StoreError, StoreOptions};
+use ward_testkit::Postgres;
 
 const BASE: &str = "https://ward.test/fhir/R4";
 const CODES: [&str; 10] =
@@ -25,14 +27,28 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let patients: usize = std::env::args().nth(1).map_or(Ok(1000), |text| text.parse())?;
-    tokio::runtime::Builder::new_current_thread().build()?.block_on(measure(patients))
+    let server = std::env::args().nth(2).is_some_and(|word| word == "server");
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(measure(patients, server))
 }
 
-async fn measure(patients: usize) -> Result<(), Failure> {
+async fn measure(patients: usize, server: bool) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let root = RootKeys::from_secret(&Secret::new(vec![1; 32]))?;
     let (keys, _) = KeyRing::create(&root, "measure")?;
-    let options = StoreOptions::new(directory.path().join("ward.db"), BASE);
+    let mut options = StoreOptions::new(directory.path().join("ward.db"), BASE);
+    let server = server.then(|| Postgres::start("shared_buffers = 256MB\nmax_wal_size = 4GB\n"));
+    let database = server.as_ref().map(Postgres::new_database);
+    if let (Some(server), Some(database)) = (&server, &database) {
+        options.database = Database::Server(ServerOptions {
+            hosts: vec![("localhost".to_owned(), server.port())],
+            database: database.clone(),
+            user: server.user().to_owned(),
+            password: Some(Secret::new(server.password().into())),
+            authorities_pem: server.authority_pem().to_owned(),
+            client: None,
+            writers: 8,
+        });
+    }
     let store = Store::open(options, Arc::new(keys), Arc::new(SystemClock), Arc::new(SystemRandom))?;
     let people: Vec<String> =
         (0..patients).map(|_| ResourceId::random(&SystemRandom).as_str().to_owned()).collect();
@@ -68,8 +84,13 @@ async fn measure(patients: usize) -> Result<(), Failure> {
         search(&store, name, &query).await?;
     }
     store.close().await;
-    let bytes = std::fs::metadata(directory.path().join("ward.db"))?.len();
-    println!("bytes in the file for each resource {}", bytes / (patients as u64 * 21));
+    let bytes = match (&server, &database) {
+        (Some(server), Some(database)) => {
+            server.run(database, "SELECT pg_database_size(current_database())").parse()?
+        }
+        _ => std::fs::metadata(directory.path().join("ward.db"))?.len(),
+    };
+    println!("bytes in the database for each resource {}", bytes / (patients as u64 * 21));
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database cannot be used now: disk full, I/O error, closing, too busy. The host's fault; nothing was
-    /// stored.
+    /// The database cannot be used now: disk full, I/O error, closing, too busy, server away. The host's fault.
+    /// Nothing was stored, unless a server went away while it was committing: then it is not known.
     #[error("the database is not available")]
     Unavailable,
     /// The expected version or absence did not hold. The caller's fault.
@@ -25,6 +25,16 @@ pub enum StoreError {
     /// The file was not made with this key, or is not a database. The operator's fault.
     #[error("the database does not open with this key")]
     WrongKey,
+    /// The server's certificate is not from the given authorities or not for the host name, or the server speaks no
+    /// TLS 1.3. The operator's fault, or an attack.
+    #[error("the database server is not the one that is trusted")]
+    Untrusted,
+    /// The server does not let the user in: another password, certificate or database name. The operator's fault.
+    #[error("the database server does not accept the user")]
+    Refused,
+    /// A certificate, key or host name in the options cannot be used. The operator's fault.
+    #[error("the settings of the database connection cannot be used")]
+    Settings,
     /// The file was written by a newer version of Ward. The operator's fault.
     #[error("the database has a newer schema than this program")]
     NewerSchema,

@@ -1,8 +1,7 @@
 //! Reading: versions, history, export, records.
 
-use std::cmp::Reverse;
+use std::{cell::RefCell, cmp::Reverse, collections::HashMap, ops::ControlFlow};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 use ward_base::{Phi, Timestamp};
 use ward_fhir::{ResourceType, search::Query};
@@ -12,8 +11,9 @@ use crate::{
     HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage, Session,
     StoreError, Stored,
     body::Frame,
+    connection::{Connection, Parameter, Row},
     position,
-    postings::Cursor,
+    postings::Group,
     search, sql,
     token::type_token,
     vault::{Place, Vault, type_number, type_of},
@@ -22,15 +22,14 @@ use crate::{
 /// A page ends with the entry whose body takes it beyond this, however few entries it has.
 pub(crate) const PAGE_BYTES_MAX: usize = 16 << 20;
 
-/// The name under which the audit checkpoint stands in `meta`.
-pub(crate) const AUDIT_CHECKPOINT: &str = "audit-checkpoint";
-
 /// One connection inside a transaction.
 pub(crate) struct Snapshot<'a> {
     pub(crate) vault: &'a Vault,
     pub(crate) connection: &'a Connection,
     /// Whether it sees nothing but what is committed.
     committed: bool,
+    /// Rows that were asked for together before they are needed, by resource, and version if it is a past one.
+    ahead: RefCell<HashMap<(i64, Option<i64>), tokio_postgres::Row>>,
 }
 
 /// A version as it was decrypted, not yet put into words.
@@ -57,68 +56,110 @@ impl Opened {
 }
 
 impl<'a> Snapshot<'a> {
-    pub(crate) const fn new(vault: &'a Vault, connection: &'a Connection, committed: bool) -> Self {
-        Self { vault, connection, committed }
+    pub(crate) fn new(vault: &'a Vault, connection: &'a Connection, committed: bool) -> Self {
+        Self { vault, connection, committed, ahead: RefCell::default() }
     }
 
     /// Decrypts a row that has the columns of a version.
     fn open(&self, row: &Row<'_>) -> Result<Opened, StoreError> {
-        let version = u64::try_from(row.get::<_, i64>(2)?).map_err(|_| StoreError::Corrupt)?;
+        let version = u64::try_from(row.integer(2)?).map_err(|_| StoreError::Corrupt)?;
         let place = Place {
-            resource_type: type_of(row.get(1)?)?,
+            resource_type: type_of(row.integer(1)?)?,
             version,
-            updated: Timestamp(row.get(3)?),
-            deleted: row.get(4)?,
-            id_token: row.get(5)?,
+            updated: Timestamp(row.integer(3)?),
+            deleted: row.flag(4)?,
+            id_token: row.array(5)?,
         };
-        let body = row.get_ref(7)?.as_blob().map_err(|_| StoreError::Corrupt)?;
-        let plaintext = self.vault.open(self.connection, self.committed, KeyId(row.get(6)?), &place, body)?;
+        let (key, body) = (KeyId(row.array(6)?), row.bytes(7)?);
+        let plaintext = self.vault.open(self.connection, self.committed, key, &place, body)?;
         let frame = Frame::decode(&plaintext)?;
         if frame.deleted() != place.deleted {
             return Err(StoreError::Corrupt);
         }
         let Place { resource_type, updated, .. } = place;
-        Ok(Opened { rid: row.get(0)?, resource_type, version, updated, frame })
+        Ok(Opened { rid: row.integer(0)?, resource_type, version, updated, frame })
     }
 
-    fn one(&self, statement: &str, parameters: impl rusqlite::Params) -> Result<Option<Opened>, StoreError> {
-        let mut statement = self.connection.prepare_cached(statement)?;
-        let mut rows = statement.query(parameters)?;
-        rows.next()?.map(|row| self.open(row)).transpose()
+    fn one(
+        &self,
+        statement: &'static str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<Opened>, StoreError> {
+        self.connection.one(statement, parameters, |row| self.open(row))
     }
 
     /// The versions of a statement, and whether they end because they are large.
     fn several(
         &self,
-        statement: &str,
-        parameters: impl rusqlite::Params,
+        statement: &'static str,
+        parameters: &[Parameter<'_>],
     ) -> Result<(Vec<Opened>, bool), StoreError> {
-        let mut statement = self.connection.prepare_cached(statement)?;
-        let mut rows = statement.query(parameters)?;
         let (mut opened, mut bytes) = (Vec::new(), 0_usize);
-        while let Some(row) = rows.next()? {
+        let all = self.connection.each(statement, parameters, |row| {
             let next = self.open(row)?;
             bytes = bytes.saturating_add(next.frame.text().len());
             opened.push(next);
-            if bytes > PAGE_BYTES_MAX {
-                return Ok((opened, true));
-            }
+            Ok(if bytes > PAGE_BYTES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok((opened, !all))
+    }
+
+    /// Asks for current versions that are about to be read one after the other, where each would be a round trip.
+    pub(crate) fn fetch_ahead(&self, rids: &[i64]) -> Result<(), StoreError> {
+        let Connection::Server(server) = self.connection else { return Ok(()) };
+        let (rows, _) = server.query(sql::CURRENT_BY_RIDS, &[sql::SHARD.into(), rids.into()])?;
+        self.keep_ahead(rows, |_| None)
+    }
+
+    fn fetch_past_ahead(&self, versions: &[(i64, i64)]) -> Result<(), StoreError> {
+        let Connection::Server(server) = self.connection else { return Ok(()) };
+        let (rids, versions): (Vec<i64>, Vec<i64>) = versions.iter().copied().unzip();
+        let parameters = [sql::SHARD.into(), rids.as_slice().into(), versions.as_slice().into()];
+        let (rows, _) = server.query(sql::PAST_VERSIONS_OF, &parameters)?;
+        self.keep_ahead(rows, Some)
+    }
+
+    fn keep_ahead(
+        &self,
+        rows: Vec<tokio_postgres::Row>,
+        version: impl Fn(i64) -> Option<i64>,
+    ) -> Result<(), StoreError> {
+        let mut ahead = self.ahead.borrow_mut();
+        for row in rows {
+            let read = Row::Server(&row);
+            let place = (read.integer(0)?, version(read.integer(2)?));
+            ahead.insert(place, row);
         }
-        Ok((opened, false))
+        Ok(())
+    }
+
+    /// Forgets what was asked for ahead: it is needed no more, or about to change.
+    pub(crate) fn forget_ahead(&self) {
+        self.ahead.borrow_mut().clear();
+    }
+
+    fn take_ahead(&self, rid: i64, version: Option<i64>) -> Result<Option<Opened>, StoreError> {
+        let row = self.ahead.borrow_mut().remove(&(rid, version));
+        row.map(|row| self.open(&Row::Server(&row))).transpose()
     }
 
     pub(crate) fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
-        self.one(sql::CURRENT_BY_ID, params![sql::SHARD, self.vault.id_token(key)])
+        self.one(sql::CURRENT_BY_ID, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
     }
 
     /// The current version of a resource that some index named.
     pub(crate) fn by_rid(&self, rid: i64) -> Result<Opened, StoreError> {
-        self.one(sql::CURRENT_BY_RID, [rid])?.ok_or(StoreError::Corrupt)
+        if let Some(opened) = self.take_ahead(rid, None)? {
+            return Ok(opened);
+        }
+        self.one(sql::CURRENT_BY_RID, &[sql::SHARD.into(), rid.into()])?.ok_or(StoreError::Corrupt)
     }
 
-    fn past(&self, rid: i64, version: u64) -> Result<Option<Opened>, StoreError> {
-        let Ok(version) = i64::try_from(version) else { return Ok(None) };
-        self.one(sql::PAST_VERSION, params![sql::SHARD, rid, version])
+    fn past(&self, rid: i64, version: i64) -> Result<Option<Opened>, StoreError> {
+        if let Some(opened) = self.take_ahead(rid, Some(version))? {
+            return Ok(Some(opened));
+        }
+        self.one(sql::PAST_VERSION, &[sql::SHARD.into(), rid.into(), version.into()])
     }
 
     fn history_of(&self, key: &ResourceKey, page: &Page) -> Result<HistoryPage, StoreError> {
@@ -135,8 +176,8 @@ impl<'a> Snapshot<'a> {
         }
         let wanted = i64::from(page.count) + 1;
         let missing = wanted - entries.len() as i64;
-        let (past, full) =
-            self.several(sql::PAST_VERSIONS, params![sql::SHARD, rid, before, missing.max(0)])?;
+        let parameters = [sql::SHARD.into(), rid.into(), before.into(), missing.max(0).into()];
+        let (past, full) = self.several(sql::PAST_VERSIONS, &parameters)?;
         entries.extend(past);
         let next = (more(&mut entries, page.count) || full)
             .then(|| entries.last().map(|last| position::of_version(last.version)));
@@ -154,23 +195,27 @@ impl<'a> Snapshot<'a> {
             None => (i64::MAX, i64::MAX),
         };
         let wanted = i64::from(page.count) + 1;
-        let mut places: Vec<(i64, i64, Option<u64>)> = Vec::new();
+        let mut places: Vec<(i64, i64, Option<i64>)> = Vec::new();
         for number in types {
-            let mut current = self.connection.prepare_cached(sql::NEWEST)?;
-            let rows = current.query_map(params![sql::SHARD, number, updated, rid, true, wanted], |row| {
-                Ok((row.get(0)?, row.get(1)?, None))
-            })?;
-            places.extend(rows.collect::<Result<Vec<_>, _>>()?);
-            let mut past = self.connection.prepare_cached(sql::NEWEST_PAST)?;
-            let rows = past.query_map(params![sql::SHARD, number, updated, rid, wanted], |row| {
-                Ok((row.get(0)?, row.get(1)?, Some(row.get::<_, i64>(2)?.unsigned_abs())))
-            })?;
-            places.extend(rows.collect::<Result<Vec<_>, _>>()?);
+            let parameters = [sql::SHARD, *number, updated, rid, 1, wanted].map(Parameter::Integer);
+            places.extend(
+                self.connection
+                    .all(sql::NEWEST, &parameters, |row| Ok((row.integer(0)?, row.integer(1)?, None)))?,
+            );
+            let parameters = [sql::SHARD, *number, updated, rid, wanted].map(Parameter::Integer);
+            places.extend(self.connection.all(sql::NEWEST_PAST, &parameters, |row| {
+                Ok((row.integer(0)?, row.integer(1)?, Some(row.integer(2)?)))
+            })?);
         }
         // A resource's versions have different times, so time and resource name a version.
         places.sort_unstable_by_key(|(updated, rid, _)| Reverse((*updated, *rid)));
         let mut next = more(&mut places, page.count)
             .then(|| places.last().map(|(updated, rid, _)| position::of_moment(*updated, *rid)));
+        self.forget_ahead();
+        let current = places.iter().filter(|(_, _, version)| version.is_none());
+        self.fetch_ahead(&current.map(|(_, rid, _)| *rid).collect::<Vec<_>>())?;
+        let past = places.iter().filter_map(|(_, rid, version)| Some((*rid, (*version)?)));
+        self.fetch_past_ahead(&past.collect::<Vec<_>>())?;
         let (mut entries, mut bytes) = (Vec::with_capacity(places.len()), 0_usize);
         for (updated, rid, version) in places {
             let opened = match version {
@@ -189,10 +234,9 @@ impl<'a> Snapshot<'a> {
 
     fn types(&self) -> Result<Vec<i64>, StoreError> {
         let mut types = Vec::new();
-        let mut statement = self.connection.prepare_cached(sql::NEXT_TYPE)?;
         let mut last = -1;
         while let Some(next) =
-            statement.query_row(params![sql::SHARD, last], |row| row.get::<_, i64>(0)).optional()?
+            self.connection.one(sql::NEXT_TYPE, &[sql::SHARD.into(), last.into()], |row| row.integer(0))?
         {
             types.push(next);
             last = next;
@@ -215,7 +259,8 @@ impl Session for Snapshot<'_> {
 
     fn version(&mut self, key: &ResourceKey, version: u64) -> Result<Option<Stored>, StoreError> {
         let Some(current) = self.opened(key)? else { return Ok(None) };
-        let found = if current.version == version { Some(current) } else { self.past(current.rid, version)? };
+        let Ok(number) = i64::try_from(version) else { return Ok(None) };
+        let found = if current.version == version { Some(current) } else { self.past(current.rid, number)? };
         Ok(found.map(Opened::into_stored))
     }
 
@@ -240,17 +285,19 @@ impl Session for Snapshot<'_> {
         let after = after.map(position::rid).transpose()?.unwrap_or(0);
         let wanted = limit.saturating_add(1);
         let (mut found, full) = match resource_type {
-            None => self.several(sql::CURRENT_ALL, params![after, wanted])?,
+            None => {
+                let parameters = [sql::SHARD.into(), after.into(), i64::from(wanted).into()];
+                self.several(sql::CURRENT_ALL, &parameters)?
+            }
             Some(resource_type) => {
-                let mut all = Cursor::new(type_token(self.vault.ring.tokenizer(), resource_type));
+                let mut all = Group::new(&[type_token(self.vault.ring.tokenizer(), resource_type)]);
                 let mut found = Vec::new();
                 let (mut from, mut bytes) = (after.saturating_add(1), 0_usize);
                 while found.len() < wanted as usize && bytes <= PAGE_BYTES_MAX {
-                    let Some(rid) = all.seek(self.connection, from)? else { break };
+                    let Some(rid) = all.next(self, &mut [], &mut from)? else { break };
                     let opened = self.by_rid(rid)?;
                     bytes = bytes.saturating_add(opened.frame.text().len());
                     found.push(opened);
-                    from = rid.saturating_add(1);
                 }
                 (found, bytes > PAGE_BYTES_MAX)
             }
@@ -276,34 +323,28 @@ impl Session for Snapshot<'_> {
     fn record(&mut self, kind: RecordKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let token = self.vault.record_token(kind, key);
         let now = self.vault.clock.now().micros();
-        let mut statement = self.connection.prepare_cached(sql::RECORD)?;
-        let mut rows = statement.query(params![sql::SHARD, kind as u8, token, now])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let sealed = row.get_ref(0)?.as_blob().map_err(|_| StoreError::Corrupt)?;
-        let (_, value) = split(self.vault.open_record(kind, &token, row.get(1)?, sealed)?)?;
-        Ok(Some(value))
+        let parameters = [sql::SHARD.into(), kind.number().into(), (&token).into(), now.into()];
+        self.connection.one(sql::RECORD, &parameters, |row| {
+            let plain = self.vault.open_record(kind, &token, row.optional_integer(1)?, row.bytes(0)?)?;
+            Ok(split(plain)?.1)
+        })
     }
 
     fn records(&mut self, kind: RecordKind) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let now = self.vault.clock.now().micros();
-        let mut statement = self.connection.prepare_cached(sql::RECORDS)?;
-        let mut rows = statement.query(params![sql::SHARD, kind as u8, now])?;
-        let mut records = Vec::new();
-        while let Some(row) = rows.next()? {
-            let sealed = row.get_ref(1)?.as_blob().map_err(|_| StoreError::Corrupt)?;
-            records.push(split(self.vault.open_record(kind, &row.get(0)?, row.get(2)?, sealed)?)?);
-        }
-        Ok(records)
+        let parameters = [sql::SHARD.into(), kind.number().into(), now.into()];
+        self.connection.all(sql::RECORDS, &parameters, |row| {
+            let (token, expires) = (row.array(0)?, row.optional_integer(2)?);
+            split(self.vault.open_record(kind, &token, expires, row.bytes(1)?)?)
+        })
     }
 
     fn audit_checkpoint(&mut self) -> Result<Option<(u64, [u8; 32])>, StoreError> {
-        let sealed = self
+        let name = self.vault.audit_checkpoint.as_str();
+        let plain = self
             .connection
-            .prepare_cached(sql::META)?
-            .query_row([AUDIT_CHECKPOINT], |row| row.get::<_, Vec<u8>>(0))
-            .optional()?;
-        let Some(sealed) = sealed else { return Ok(None) };
-        let plain = self.vault.open_meta(AUDIT_CHECKPOINT, &sealed)?;
+            .one(sql::META, &[name.into()], |row| self.vault.open_meta(name, row.bytes(0)?))?;
+        let Some(plain) = plain else { return Ok(None) };
         let (size, root) = plain.split_first_chunk::<8>().ok_or(StoreError::Corrupt)?;
         let root = root.try_into().map_err(|_| StoreError::Corrupt)?;
         Ok(Some((u64::from_be_bytes(*size), root)))

@@ -6,15 +6,16 @@
 
 use std::cell::Cell;
 
-use rusqlite::{OptionalExtension as _, params};
 use ward_base::ResourceId;
 use ward_fhir::search::{Extracted, Filter, Query, extract_parameter};
 
 use crate::{
-    Page, ResourceKey, SearchPage, StoreError, includes,
+    Page, ResourceKey, SearchPage, StoreError,
+    connection::Parameter,
+    includes,
     links::{Compiled, parsed},
     plan::{self, Plan},
-    postings::Group,
+    postings::{self, Group},
     read::{Opened, PAGE_BYTES_MAX, Snapshot, more},
     sorting::{Key, Order},
     sql,
@@ -32,6 +33,8 @@ const PROBED_TOKENS_MAX: usize = 8;
 const FEW: f64 = 64.0;
 /// How many entries of the index by time are read at once.
 const TIME_CHUNK: usize = 256;
+/// How many resources are asked for together, where each would be a round trip.
+const AHEAD: usize = 32;
 
 /// Counts what one search examines, whatever for.
 pub(crate) struct Budget(Cell<usize>);
@@ -212,7 +215,11 @@ impl<'a> Search<'a> {
             let places = self.places(place, newest_first)?;
             let Some(last) = places.last() else { break };
             place = *last;
-            for (updated, rid) in places {
+            for (index, (updated, rid)) in places.iter().copied().enumerate() {
+                if index.is_multiple_of(AHEAD) {
+                    let ahead = places.iter().skip(index).take(AHEAD);
+                    self.snapshot.fetch_ahead(&ahead.map(|(_, rid)| *rid).collect::<Vec<_>>())?;
+                }
                 let enough = found.len() > page.count as usize || self.is_full();
                 if enough || updated < earliest || updated > latest {
                     return Ok(found);
@@ -227,11 +234,9 @@ impl<'a> Search<'a> {
     /// The next places in the index by time.
     fn places(&self, after: (i64, i64), newest_first: bool) -> Result<Vec<(i64, i64)>, StoreError> {
         let statement = if newest_first { sql::NEWEST } else { sql::OLDEST };
-        let mut statement = self.snapshot.connection.prepare_cached(statement)?;
         let number = type_number(self.query().resource_type);
-        let parameters = params![sql::SHARD, number, after.0, after.1, false, TIME_CHUNK as i64];
-        let places = statement.query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(places.collect::<Result<_, _>>()?)
+        let parameters = [sql::SHARD, number, after.0, after.1, 0, TIME_CHUNK as i64].map(Parameter::Integer);
+        self.snapshot.connection.all(statement, &parameters, |row| Ok((row.integer(0)?, row.integer(1)?)))
     }
 
     /// All matches, ordered in memory; then those after a place.
@@ -255,6 +260,7 @@ impl<'a> Search<'a> {
         }
         keys.sort_unstable_by(|a, b| self.order.compare((&a.0, a.1), (&b.0, b.1)));
         keys.truncate(page.count as usize + 1);
+        self.snapshot.fetch_ahead(&keys.iter().map(|(_, rid)| *rid).collect::<Vec<_>>())?;
         let mut found = Vec::with_capacity(keys.len());
         for (key, rid) in keys {
             if self.is_full() {
@@ -281,10 +287,10 @@ impl<'a> Search<'a> {
     fn total(&mut self) -> Result<u64, StoreError> {
         if self.query().is_all() {
             let token = type_token(self.snapshot.vault.ring.tokenizer(), self.query().resource_type);
-            let mut statement = self.snapshot.connection.prepare_cached(sql::COUNT_POSTINGS)?;
-            return Ok(statement
-                .query_row(params![token, sql::SHARD], |row| row.get::<_, i64>(0))?
-                .unsigned_abs());
+            let parameters = [token.into(), sql::SHARD.into()];
+            let count =
+                self.snapshot.connection.one(sql::COUNT_POSTINGS, &parameters, |row| row.integer(0))?;
+            return Ok(count.unwrap_or_default().unsigned_abs());
         }
         let mut walk = self.walk(0)?;
         let mut total = 0;
@@ -352,6 +358,7 @@ impl<'a> Search<'a> {
         }
         let mut groups: Vec<Group> = self.plan.groups.iter().map(|tokens| Group::new(tokens)).collect();
         groups.sort_by_key(Group::tokens);
+        postings::weigh(self.snapshot.connection, &mut groups, from)?;
         let newest = self.newest();
         let mut weighed: Vec<(f64, Group)> = Vec::new();
         for mut group in groups {
@@ -375,16 +382,14 @@ impl<'a> Search<'a> {
     }
 
     fn by_ids(&self, ids: &[String], from: i64) -> Result<Walk, StoreError> {
-        let mut statement = self.snapshot.connection.prepare_cached(sql::RID_BY_ID)?;
         let mut rids = Vec::new();
         for id in ids {
             // What is not an id is no resource's id.
             let Ok(id) = ResourceId::parse(id) else { continue };
             let key = ResourceKey { resource_type: self.query().resource_type, id };
             let token = self.snapshot.vault.id_token(&key);
-            rids.extend(
-                statement.query_row(params![sql::SHARD, token], |row| row.get::<_, i64>(0)).optional()?,
-            );
+            let parameters = [sql::SHARD.into(), (&token).into()];
+            rids.extend(self.snapshot.connection.one(sql::RID_BY_ID, &parameters, |row| row.integer(0))?);
         }
         Ok(Walk::list(rids, from))
     }
@@ -428,21 +433,6 @@ impl Walk {
             Self::List(rids) => return Ok(rids.next()),
             Self::Groups { driver, others, from } => (driver, others, from),
         };
-        'candidates: while let Some(rid) = driver.seek(snapshot.connection, *from)? {
-            for other in others.iter_mut() {
-                match other.seek(snapshot.connection, rid)? {
-                    Some(next) if next == rid => {}
-                    // Nothing between has this group's tokens.
-                    Some(next) => {
-                        *from = next;
-                        continue 'candidates;
-                    }
-                    None => return Ok(None),
-                }
-            }
-            *from = rid.saturating_add(1);
-            return Ok(Some(rid));
-        }
-        Ok(None)
+        driver.next(snapshot, others, from)
     }
 }

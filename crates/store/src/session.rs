@@ -173,6 +173,13 @@ pub enum RecordKind {
     ExportJob = 10,
 }
 
+impl RecordKind {
+    /// As it is stored.
+    pub(crate) fn number(self) -> i64 {
+        i64::from(self as u8)
+    }
+}
+
 /// Reading, in one consistent snapshot.
 pub trait Session {
     /// The current version: `None` if it never was; a [`Stored`] with `deleted` if it was deleted.

@@ -7,15 +7,13 @@ use std::{
 };
 
 use lru::LruCache;
-use rusqlite::{Connection, OptionalExtension as _, params};
 use ward_base::{Clock, Random, ResourceId, Secret, Timestamp};
 use ward_fhir::{ResourceType, compartment};
 use ward_keys::{
-    CacheLimits, DataKey, DataKeyCache, KeyId, KeyRing, KeyScope, PlainKey, WrappedKey, open_small,
-    seal_small,
+    DataKey, DataKeyCache, KeyId, KeyRing, KeyScope, PlainKey, WrappedKey, open_small, seal_small,
 };
 
-use crate::{RecordKind, ResourceKey, StoreError, sql};
+use crate::{RecordKind, ResourceKey, StoreError, StoreOptions, connection::Connection, sql};
 
 /// The layout that ciphertexts are bound to.
 const SCHEMA: &[u8] = b"ward/store/1";
@@ -27,6 +25,8 @@ pub(crate) struct Vault {
     pub(crate) random: Arc<dyn Random>,
     /// The server's own base URL.
     pub(crate) base_url: String,
+    /// The name under which the audit checkpoint stands in `meta`.
+    pub(crate) audit_checkpoint: String,
     data_keys: DataKeyCache,
     /// Which scope a data key belongs to. No secret.
     scopes: Mutex<LruCache<KeyId, KeyScope>>,
@@ -53,9 +53,9 @@ impl Vault {
         ring: Arc<KeyRing>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
-        base_url: String,
-        limits: CacheLimits,
+        options: &StoreOptions,
     ) -> Self {
+        let limits = options.data_keys;
         let count = NonZeroUsize::new(limits.count).unwrap_or(NonZeroUsize::MIN);
         Self {
             record_key: ring.derive("store-record"),
@@ -65,7 +65,11 @@ impl Vault {
             ring,
             clock,
             random,
-            base_url,
+            base_url: options.base_url.clone(),
+            audit_checkpoint: match &options.audit_log {
+                Some(log) => format!("audit-checkpoint/{log}"),
+                None => "audit-checkpoint".to_owned(),
+            },
         }
     }
 
@@ -110,9 +114,7 @@ impl Vault {
         }
         let token = self.scope_token(&scope);
         let found = connection
-            .prepare_cached(sql::DATA_KEY_OF)?
-            .query_row(params![sql::SHARD, token], |row| row.get::<_, Vec<u8>>(1))
-            .optional()?;
+            .one(sql::DATA_KEY_OF, &[sql::SHARD.into(), (&token).into()], |row| Ok(row.bytes(1)?.to_vec()))?;
         if let Some(wrapped) = found {
             let key = Arc::new(self.ring.unwrap_data_key(&WrappedKey(wrapped), &scope)?);
             if !fresh.contains(&scope) {
@@ -121,14 +123,10 @@ impl Vault {
             return Ok(key);
         }
         let (key, wrapped) = self.ring.new_data_key(&scope, &*self.random);
-        let shared = matches!(scope, KeyScope::Shared(_));
-        connection.prepare_cached(sql::INSERT_DATA_KEY)?.execute(params![
-            sql::SHARD,
-            key.id().0,
-            token,
-            shared,
-            wrapped.0
-        ])?;
+        let (id, shared) = (key.id(), matches!(scope, KeyScope::Shared(_)));
+        let parameters =
+            [sql::SHARD.into(), (&id.0).into(), (&token).into(), shared.into(), wrapped.0.as_slice().into()];
+        connection.execute(sql::INSERT_DATA_KEY, &parameters)?;
         fresh.insert(scope);
         Ok(Arc::new(key))
     }
@@ -149,11 +147,9 @@ impl Vault {
             return Ok(key);
         }
         let (token, shared, wrapped) = connection
-            .prepare_cached(sql::DATA_KEY)?
-            .query_row(params![sql::SHARD, id.0], |row| {
-                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, bool>(1)?, row.get::<_, Vec<u8>>(2)?))
-            })
-            .optional()?
+            .one(sql::DATA_KEY, &[sql::SHARD.into(), (&id.0).into()], |row| {
+                Ok((row.array::<16>(0)?, row.flag(1)?, row.bytes(2)?.to_vec()))
+            })?
             // The key was destroyed, and the body with it.
             .ok_or(StoreError::Corrupt)?;
         let scope = if shared { KeyScope::Shared(resource_type.name()) } else { KeyScope::Patient(token) };

@@ -1,21 +1,21 @@
-//! The threads that own connections: one writer with group commit, several readers.
+//! The threads that own connections: writers and readers, each kind with one queue.
+//!
+//! The file has one writer, which commits what waits together. A server has several, each with one operation at a
+//! time: the server commits together what comes at once, and an operation that must run again takes no other along.
 
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
-
 use crate::{
     StoreError,
+    connection::Connection,
     read::Snapshot,
+    server::{Fault, Mode, Server},
     vault::Vault,
     write::{Batch, WriteSession},
 };
@@ -23,167 +23,56 @@ use crate::{
 /// A batch is committed when it has so many operations or has taken so long, even if more are waiting.
 const BATCH_OPERATIONS_MAX: usize = 256;
 const BATCH_TIME_MAX: Duration = Duration::from_millis(50);
+/// An operation that others keep coming before is given up after so long.
+const RETRY_TIME_MAX: Duration = Duration::from_secs(20);
+/// The longest pause before an operation runs again.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// Tells the caller of a write what became of it.
-pub(crate) type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Runs in a savepoint; says whether to keep what it did.
-pub(crate) type WriteJob = Box<dyn FnOnce(&mut WriteSession<'_>) -> (bool, Reply) + Send>;
+/// A write that waits for its turn.
+pub(crate) trait WriteJob: Send {
+    /// Runs the operation, in place of any run before; says whether to keep what it did.
+    fn run(&mut self, session: &mut WriteSession<'_>) -> bool;
+
+    /// Tells the caller what became of it. Dropped instead, it tells that nothing was stored.
+    fn reply(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
 pub(crate) type ReadJob = Box<dyn FnOnce(&mut Snapshot<'_>) + Send>;
 
-enum Message {
-    Write(WriteJob),
-    Close,
-}
-
-/// The writer's end of the queue.
-pub(crate) struct Writer {
-    queue: Sender<Message>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Writer {
-    pub(crate) fn start(connection: Connection, vault: Arc<Vault>) -> Result<Self, StoreError> {
-        let batch = Batch::new(&connection)?;
-        let (queue, jobs) = channel();
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || run_writer(connection, &vault, batch, &jobs))
-            .map_err(|_| StoreError::Unavailable)?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// Queues a job. After [`Writer::close`] it is dropped, and with it the reply.
-    pub(crate) fn submit(&self, job: WriteJob) {
-        let _ = self.queue.send(Message::Write(job));
-    }
-
-    /// Finishes what is queued, folds the write-ahead log into the file and ends the thread. Blocks.
-    pub(crate) fn close(&self) {
-        let _ = self.queue.send(Message::Close);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn run_writer(connection: Connection, vault: &Vault, mut batch: Batch, jobs: &Receiver<Message>) {
-    let mut open = true;
-    while open {
-        let Ok(Message::Write(first)) = jobs.recv() else { break };
-        open = run_batch(&connection, vault, &mut batch, first, jobs);
-    }
-    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-}
-
-/// Runs `first` and whatever else waits, commits once, then replies. `false` when the queue is to be closed.
-fn run_batch(
-    connection: &Connection,
-    vault: &Vault,
-    batch: &mut Batch,
-    first: WriteJob,
-    jobs: &Receiver<Message>,
-) -> bool {
-    let started = Instant::now();
-    let mut replies = Vec::new();
-    let mut open = true;
-    let mut outcome = execute(connection, "BEGIN IMMEDIATE");
-    let mut next = Some(first);
-    while let Some(job) = next.take() {
-        match outcome {
-            Ok(()) => {
-                if let Some(reply) = run_one(connection, vault, batch, job) {
-                    replies.push(reply);
-                }
-                // Some failures (disk full, I/O) end the whole transaction, not only the savepoint.
-                if connection.is_autocommit() {
-                    outcome = Err(StoreError::Unavailable);
-                }
-            }
-            // Dropping the job without running it tells its caller that nothing was stored.
-            Err(_) => drop(job),
-        }
-        if outcome.is_err() || replies.len() >= BATCH_OPERATIONS_MAX || started.elapsed() >= BATCH_TIME_MAX {
-            break;
-        }
-        match jobs.try_recv() {
-            Ok(Message::Write(job)) => next = Some(job),
-            Ok(Message::Close) => open = false,
-            Err(_) => {}
-        }
-    }
-    let outcome = outcome.and_then(|()| execute(connection, "COMMIT"));
-    if outcome.is_err() && !connection.is_autocommit() {
-        let _ = execute(connection, "ROLLBACK");
-    }
-    batch.finish();
-    for reply in replies {
-        reply(outcome);
-    }
-    open
-}
-
-/// One job in its savepoint. `None` if it panicked: then it leaves nothing behind and its reply is gone.
-fn run_one(connection: &Connection, vault: &Vault, batch: &mut Batch, job: WriteJob) -> Option<Reply> {
-    if execute(connection, "SAVEPOINT operation").is_err() {
-        return None;
-    }
-    let result = catch_unwind(AssertUnwindSafe(|| job(&mut WriteSession::new(vault, connection, batch))));
-    let keep = matches!(&result, Ok((true, _)));
-    if !keep {
-        let _ = execute(connection, "ROLLBACK TO operation");
-    }
-    let released = execute(connection, "RELEASE operation");
-    match result {
-        Ok((true, reply)) if released.is_err() => {
-            reply(Err(StoreError::Unavailable));
-            None
-        }
-        Ok((_, reply)) => Some(reply),
-        Err(_) => None,
-    }
-}
-
-fn execute(connection: &Connection, statement: &str) -> Result<(), StoreError> {
-    connection.prepare_cached(statement)?.execute([])?;
-    Ok(())
-}
-
-/// The readers and their common queue.
-pub(crate) struct Readers {
-    queue: Arc<ReadQueue>,
+/// Threads with a common queue.
+pub(crate) struct Workers<J> {
+    queue: Arc<Queue<J>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
-struct ReadQueue {
-    waiting: Mutex<Waiting>,
+struct Queue<J> {
+    waiting: Mutex<Waiting<J>>,
     more: Condvar,
 }
 
-#[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<ReadJob>,
+struct Waiting<J> {
+    jobs: VecDeque<J>,
     closed: bool,
 }
 
-impl Readers {
-    pub(crate) fn start(connections: Vec<Connection>, vault: &Arc<Vault>) -> Result<Self, StoreError> {
-        let queue = Arc::new(ReadQueue::default());
-        let readers = Self { queue: Arc::clone(&queue), threads: Mutex::new(Vec::new()) };
-        for connection in connections {
-            let (queue, vault) = (Arc::clone(&queue), Arc::clone(vault));
-            let thread = std::thread::Builder::new()
-                .name("store-reader".to_owned())
-                .spawn(move || run_reader(&connection, &vault, &queue))
-                .map_err(|_| StoreError::Unavailable)?;
-            readers.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        }
-        Ok(readers)
+impl<J: Send + 'static> Workers<J> {
+    fn new() -> Self {
+        let waiting = Mutex::new(Waiting { jobs: VecDeque::new(), closed: false });
+        Self { queue: Arc::new(Queue { waiting, more: Condvar::new() }), threads: Mutex::default() }
     }
 
-    /// Queues a job. After [`Readers::close`] it is dropped, and with it the reply.
-    pub(crate) fn submit(&self, job: ReadJob) {
+    fn spawn(&self, name: &str, run: impl FnOnce(&Queue<J>) + Send + 'static) -> Result<(), StoreError> {
+        let queue = Arc::clone(&self.queue);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(&queue))
+            .map_err(|_| StoreError::Unavailable)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// Queues a job. After [`Workers::close`] it is dropped, and with it the reply.
+    pub(crate) fn submit(&self, job: J) {
         let mut waiting = self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !waiting.closed {
             waiting.jobs.push_back(job);
@@ -200,41 +89,233 @@ impl Readers {
             let _ = thread.join();
         }
     }
+}
 
+impl<J> Workers<J> {
     fn stop(&self) {
         self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.queue.more.notify_all();
     }
 }
 
-impl Drop for Readers {
+impl<J> Drop for Workers<J> {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn run_reader(connection: &Connection, vault: &Vault, queue: &ReadQueue) {
-    loop {
-        let job = {
-            let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            loop {
-                if let Some(job) = waiting.jobs.pop_front() {
-                    break job;
+impl<J> Queue<J> {
+    /// The next job, waited for. `None` when the queue is closed and empty.
+    fn next(&self) -> Option<J> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The next job if there is one now.
+    fn next_now(&self) -> Option<J> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
+    }
+}
+
+pub(crate) type Writers = Workers<Box<dyn WriteJob>>;
+pub(crate) type Readers = Workers<ReadJob>;
+
+impl Writers {
+    /// A thread for each connection.
+    pub(crate) fn start(
+        connections: Vec<(Connection, Batch)>,
+        vault: &Arc<Vault>,
+    ) -> Result<Self, StoreError> {
+        let writers = Self::new();
+        for (connection, batch) in connections {
+            let vault = Arc::clone(vault);
+            writers.spawn("store-writer", move |queue| match &connection {
+                Connection::Embedded(file) => write_in_batches(file, &connection, &vault, batch, queue),
+                Connection::Server(server) => write_one_by_one(server, &connection, &vault, batch, queue),
+            })?;
+        }
+        Ok(writers)
+    }
+}
+
+fn write_in_batches(
+    file: &rusqlite::Connection,
+    connection: &Connection,
+    vault: &Vault,
+    mut batch: Batch,
+    queue: &Queue<Box<dyn WriteJob>>,
+) {
+    while let Some(first) = queue.next() {
+        run_batch(file, connection, vault, &mut batch, first, queue);
+    }
+    let _ = file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+}
+
+/// Runs `first` and whatever else waits, commits once, then replies.
+fn run_batch(
+    file: &rusqlite::Connection,
+    connection: &Connection,
+    vault: &Vault,
+    batch: &mut Batch,
+    first: Box<dyn WriteJob>,
+    queue: &Queue<Box<dyn WriteJob>>,
+) {
+    let started = Instant::now();
+    let mut done: Vec<Box<dyn WriteJob>> = Vec::new();
+    let mut outcome = connection.execute("BEGIN IMMEDIATE", &[]).map(|_| ());
+    let mut next = Some(first);
+    while let Some(job) = next.take() {
+        match outcome {
+            Ok(()) => {
+                done.extend(run_in_savepoint(connection, vault, batch, job));
+                // Some failures (disk full, I/O) end the whole transaction, not only the savepoint.
+                if file.is_autocommit() {
+                    outcome = Err(StoreError::Unavailable);
                 }
-                if waiting.closed {
-                    return;
-                }
-                waiting = queue.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+            // Dropping the job without running it tells its caller that nothing was stored.
+            Err(_) => drop(job),
+        }
+        if outcome.is_err() || done.len() >= BATCH_OPERATIONS_MAX || started.elapsed() >= BATCH_TIME_MAX {
+            break;
+        }
+        next = queue.next_now();
+    }
+    let outcome = outcome.and_then(|()| connection.execute("COMMIT", &[]).map(|_| ()));
+    if outcome.is_err() && !file.is_autocommit() {
+        let _ = connection.execute("ROLLBACK", &[]);
+    }
+    batch.finish();
+    for job in done {
+        job.reply(outcome);
+    }
+}
+
+/// One job in its savepoint. `None` if it panicked: then it leaves nothing behind and its reply is gone.
+fn run_in_savepoint(
+    connection: &Connection,
+    vault: &Vault,
+    batch: &mut Batch,
+    mut job: Box<dyn WriteJob>,
+) -> Option<Box<dyn WriteJob>> {
+    connection.execute("SAVEPOINT operation", &[]).ok()?;
+    let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch))));
+    if !matches!(keep, Ok(true)) {
+        let _ = connection.execute("ROLLBACK TO operation", &[]);
+    }
+    let released = connection.execute("RELEASE operation", &[]);
+    match keep {
+        Ok(true) if released.is_err() => {
+            job.reply(Err(StoreError::Unavailable));
+            None
+        }
+        Ok(_) => Some(job),
+        Err(_) => None,
+    }
+}
+
+fn write_one_by_one(
+    server: &Server,
+    connection: &Connection,
+    vault: &Vault,
+    mut batch: Batch,
+    queue: &Queue<Box<dyn WriteJob>>,
+) {
+    while let Some(mut job) = queue.next() {
+        let started = Instant::now();
+        let mut runs = 0;
+        let outcome = loop {
+            let outcome = run_in_transaction(server, connection, vault, &mut batch, &mut *job);
+            batch.finish();
+            runs += 1;
+            match outcome {
+                Some(Err(Fault::Again)) if started.elapsed() < RETRY_TIME_MAX => pause(vault, runs),
+                outcome => break outcome,
             }
         };
-        // One transaction, so that everything the job reads is of one moment. Without it the job is dropped, and
-        // its caller told.
-        if execute(connection, "BEGIN").is_err() {
-            continue;
+        // A job that panicked is dropped, which tells its caller.
+        if let Some(outcome) = outcome {
+            job.reply(outcome.map_err(|_| StoreError::Unavailable));
         }
-        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut Snapshot::new(vault, connection, true))));
-        if execute(connection, "COMMIT").is_err() {
-            let _ = execute(connection, "ROLLBACK");
+    }
+}
+
+/// One job in a transaction of its own. `None` if it panicked.
+fn run_in_transaction(
+    server: &Server,
+    connection: &Connection,
+    vault: &Vault,
+    batch: &mut Batch,
+    job: &mut dyn WriteJob,
+) -> Option<Result<(), Fault>> {
+    server.begin(Mode::Write);
+    let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch))));
+    match (keep, server.fault()) {
+        // Whatever it makes of a failed statement, the transaction is lost.
+        (Ok(_), Some(fault)) => {
+            server.roll_back();
+            Some(Err(fault))
+        }
+        (Ok(true), None) => Some(server.commit()),
+        (Ok(false), None) => {
+            server.roll_back();
+            Some(Ok(()))
+        }
+        (Err(_), _) => {
+            server.roll_back();
+            None
+        }
+    }
+}
+
+/// Longer each time, and at random, so that two who met do not meet again.
+fn pause(vault: &Vault, runs: u32) {
+    let most = Duration::from_millis(1).saturating_mul(1 << runs.min(8)).min(PAUSE_MAX);
+    let [random] = vault.random.bytes::<1>();
+    std::thread::sleep(most.mul_f64(f64::from(random) / 255.0));
+}
+
+impl Readers {
+    /// A thread for each connection.
+    pub(crate) fn start(connections: Vec<Connection>, vault: &Arc<Vault>) -> Result<Self, StoreError> {
+        let readers = Self::new();
+        for connection in connections {
+            let vault = Arc::clone(vault);
+            readers.spawn("store-reader", move |queue| {
+                while let Some(job) = queue.next() {
+                    run_read(&connection, &vault, job);
+                }
+            })?;
+        }
+        Ok(readers)
+    }
+}
+
+/// Runs a job in one transaction, so that everything it reads is of one moment. Without it the job is dropped, and its
+/// caller told.
+fn run_read(connection: &Connection, vault: &Vault, job: ReadJob) {
+    match connection {
+        Connection::Embedded(_) if connection.execute("BEGIN", &[]).is_err() => return,
+        Connection::Embedded(_) => {}
+        Connection::Server(server) => server.begin(Mode::Read),
+    }
+    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut Snapshot::new(vault, connection, true))));
+    match connection {
+        Connection::Embedded(_) => {
+            if connection.execute("COMMIT", &[]).is_err() {
+                let _ = connection.execute("ROLLBACK", &[]);
+            }
+        }
+        Connection::Server(server) => {
+            let _ = server.commit();
         }
     }
 }

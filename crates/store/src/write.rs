@@ -1,6 +1,10 @@
-//! Writing: new versions, deletions, records. Runs on the writer's thread, inside a savepoint.
+//! Writing: new versions, deletions, records. Runs on a writer's thread, inside a savepoint or transaction.
 
-use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
 use serde_json::Value;
 use ward_base::Timestamp;
 use ward_fhir::{ResourceType, search::Query};
@@ -9,32 +13,57 @@ use crate::{
     Expected, HistoryPage, HistoryScope, Page, Position, Prepared, RecordKind, ResourceKey, SearchPage,
     Session, StoreError, Stored, Transaction, WriteOutcome, Written,
     body::Frame,
-    read::{AUDIT_CHECKPOINT, Snapshot, join},
+    connection::{Connection, Parameter},
+    read::{Snapshot, join},
     sql,
     vault::{FreshKeys, Place, Vault, type_number},
 };
 
-/// What the writer remembers between operations.
+/// What a writer remembers between operations.
 pub(crate) struct Batch {
-    last_rid: i64,
+    rids: Arc<Rids>,
     fresh: FreshKeys,
 }
 
 impl Batch {
-    pub(crate) fn new(connection: &Connection) -> Result<Self, StoreError> {
-        let last_rid = connection.query_row(sql::LAST_RID, [], |row| row.get(0))?;
-        Ok(Self { last_rid, fresh: FreshKeys::new() })
+    pub(crate) fn new(rids: Arc<Rids>) -> Self {
+        Self { rids, fresh: FreshKeys::new() }
     }
 
     /// The batch was committed or rolled back.
     pub(crate) fn finish(&mut self) {
         self.fresh.clear();
     }
+}
 
-    /// A new row id: microseconds and ten more bits, so that ids grow with time. Enough until the year 2255.
-    fn next_rid(&mut self, now: Timestamp) -> i64 {
-        self.last_rid = (self.last_rid + 1).max(now.micros().clamp(0, i64::MAX >> 10) << 10);
-        self.last_rid
+/// Makes row ids: microseconds and ten more bits, so that ids grow with time. Enough until the year 2255.
+pub(crate) struct Rids {
+    last: AtomicI64,
+    /// Whether other programs make ids for the same database.
+    shared: bool,
+}
+
+impl Rids {
+    /// `last` is the newest id there is.
+    pub(crate) const fn new(last: i64, shared: bool) -> Self {
+        Self { last: AtomicI64::new(last), shared }
+    }
+
+    /// A new id, after all that this program made. Where others make ids too, the last bits are random; should two
+    /// make the same in the same microsecond, the database refuses the second, and it makes another.
+    fn next(&self, vault: &Vault) -> i64 {
+        let step = if self.shared {
+            let mut random = [0; 2];
+            vault.random.fill(&mut random);
+            i64::from(u16::from_be_bytes(random) >> 6)
+        } else {
+            0
+        };
+        let moment = vault.clock.now().micros().clamp(0, (i64::MAX >> 10) - 1) << 10;
+        let after = |last: i64| last.saturating_add(1).max(moment).saturating_add(step);
+        let (Ok(last) | Err(last)) =
+            self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last)));
+        after(last)
     }
 }
 
@@ -64,6 +93,20 @@ struct Next<'a> {
     scope: ward_keys::KeyScope,
 }
 
+/// A new version as its row has it.
+struct Version {
+    place: Place,
+    key: [u8; 16],
+    body: Vec<u8>,
+    tokens: Vec<u8>,
+}
+
+impl Version {
+    fn version(&self) -> Result<Parameter<'static>, StoreError> {
+        i64::try_from(self.place.version).map(Parameter::Integer).map_err(|_| StoreError::Unavailable)
+    }
+}
+
 impl<'a> WriteSession<'a> {
     pub(crate) fn new(vault: &'a Vault, connection: &'a Connection, batch: &'a mut Batch) -> Self {
         Self { snapshot: Snapshot::new(vault, connection, false), batch }
@@ -78,24 +121,27 @@ impl<'a> WriteSession<'a> {
     }
 
     fn head(&self, id_token: &[u8; 16]) -> Result<Option<Head>, StoreError> {
-        let head = self
-            .connection()
-            .prepare_cached(sql::HEAD)?
-            .query_row(params![sql::SHARD, id_token], |row| {
-                Ok(Head {
-                    rid: row.get(0)?,
-                    version: row.get::<_, i64>(1)?.unsigned_abs(),
-                    updated: Timestamp(row.get(2)?),
-                    deleted: row.get(3)?,
-                    tokens: unpack(row.get_ref(4)?.as_blob()?),
-                })
+        let statement = match self.connection() {
+            Connection::Embedded(_) => sql::HEAD,
+            Connection::Server(_) => sql::HEAD_TO_WRITE,
+        };
+        self.connection().one(statement, &[sql::SHARD.into(), id_token.into()], |row| {
+            Ok(Head {
+                rid: row.integer(0)?,
+                version: row.integer(1)?.unsigned_abs(),
+                updated: Timestamp(row.integer(2)?),
+                deleted: row.flag(3)?,
+                tokens: unpack(row.bytes(4)?),
             })
-            .optional()?;
-        Ok(head)
+        })
     }
 
     /// Stores a version after `head`, and brings the blind index up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if there is no `head` but the id is taken, which only a server may say.
     fn write(&mut self, next: &Next<'_>, head: Option<&Head>) -> Result<Written, StoreError> {
+        self.snapshot.forget_ahead();
         let now = self.vault().clock.now();
         // Versions of one resource have different times, even if the clock stands still or goes back.
         let updated =
@@ -110,38 +156,10 @@ impl<'a> WriteSession<'a> {
             deleted: next.deleted,
         };
         let body = self.vault().seal(&key, &place, next.frame);
-        let (key_id, tokens) = (key.id().0, pack(next.tokens));
-        let version_number = i64::try_from(version).map_err(|_| StoreError::Unavailable)?;
+        let row = Version { place, key: key.id().0, body, tokens: pack(next.tokens) };
         match head {
-            None => {
-                let rid = self.batch.next_rid(now);
-                self.connection().prepare_cached(sql::INSERT_RESOURCE)?.execute(params![
-                    rid,
-                    sql::SHARD,
-                    type_number(next.key.resource_type),
-                    version_number,
-                    updated.micros(),
-                    next.deleted,
-                    next.id_token,
-                    key_id,
-                    body,
-                    tokens
-                ])?;
-                self.index(rid, &[], next.tokens)?;
-            }
-            Some(head) => {
-                self.connection().prepare_cached(sql::KEEP_AS_HISTORY)?.execute([head.rid])?;
-                self.connection().prepare_cached(sql::UPDATE_RESOURCE)?.execute(params![
-                    head.rid,
-                    version_number,
-                    updated.micros(),
-                    next.deleted,
-                    key_id,
-                    body,
-                    tokens
-                ])?;
-                self.index(head.rid, &head.tokens, next.tokens)?;
-            }
+            None => self.create(self.batch.rids.next(self.vault()), &row, next.tokens)?,
+            Some(head) => self.replace(head, &row, next.tokens)?,
         }
         let outcome = match head {
             Some(head) if !head.deleted => WriteOutcome::Updated,
@@ -150,23 +168,77 @@ impl<'a> WriteSession<'a> {
         Ok(Written { version, updated, outcome })
     }
 
+    fn create(&self, rid: i64, row: &Version, tokens: &[i64]) -> Result<(), StoreError> {
+        let mut parameters = vec![
+            sql::SHARD.into(),
+            rid.into(),
+            type_number(row.place.resource_type).into(),
+            row.version()?,
+            row.place.updated.micros().into(),
+            row.place.deleted.into(),
+            (&row.place.id_token).into(),
+            (&row.key).into(),
+            row.body.as_slice().into(),
+            row.tokens.as_slice().into(),
+        ];
+        match self.connection() {
+            Connection::Embedded(_) => {
+                self.connection().execute(sql::INSERT_RESOURCE, &parameters)?;
+                self.index(rid, &[], tokens)
+            }
+            Connection::Server(_) => {
+                parameters.push(tokens.into());
+                let indexed = self.connection().execute(sql::CREATE, &parameters)?;
+                if indexed == tokens.len() as u64 { Ok(()) } else { Err(StoreError::Conflict) }
+            }
+        }
+    }
+
+    fn replace(&self, head: &Head, row: &Version, tokens: &[i64]) -> Result<(), StoreError> {
+        let mut parameters = vec![
+            sql::SHARD.into(),
+            head.rid.into(),
+            row.version()?,
+            row.place.updated.micros().into(),
+            row.place.deleted.into(),
+            (&row.key).into(),
+            row.body.as_slice().into(),
+            row.tokens.as_slice().into(),
+        ];
+        match self.connection() {
+            Connection::Embedded(_) => {
+                self.connection().execute(sql::KEEP_AS_HISTORY, &[sql::SHARD.into(), head.rid.into()])?;
+                self.connection().execute(sql::UPDATE_RESOURCE, &parameters)?;
+                self.index(head.rid, &head.tokens, tokens)
+            }
+            Connection::Server(_) => {
+                let (removed, added) = (without(&head.tokens, tokens), without(tokens, &head.tokens));
+                parameters.extend([removed.as_slice(), added.as_slice()].map(Parameter::Integers));
+                self.connection().execute(sql::REPLACE, &parameters)?;
+                Ok(())
+            }
+        }
+    }
+
     /// Changes the index entries of a resource from `old` to `new`, both sorted. What stays is not touched.
     fn index(&self, rid: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
-        let mut delete = self.connection().prepare_cached(sql::DELETE_TOKEN)?;
-        for token in old.iter().filter(|token| new.binary_search(token).is_err()) {
-            delete.execute(params![sql::SHARD, rid, token])?;
+        for token in without(old, new) {
+            self.connection()
+                .execute(sql::DELETE_TOKEN, &[sql::SHARD, rid, token].map(Parameter::Integer))?;
         }
-        let added: Vec<i64> = new.iter().filter(|token| old.binary_search(token).is_err()).copied().collect();
+        let added = without(new, old);
         let (groups, rest) = added.as_chunks::<{ sql::TOKENS_AT_ONCE }>();
-        let mut insert = self.connection().prepare_cached(sql::INSERT_TOKENS)?;
         for group in groups {
-            let mut parameters: Vec<&dyn ToSql> = vec![&sql::SHARD, &rid];
-            parameters.extend(group.iter().map(|token| token as &dyn ToSql));
-            insert.execute(&*parameters)?;
+            let mut parameters = [Parameter::Integer(sql::SHARD); sql::TOKENS_AT_ONCE + 2];
+            let values = std::iter::once(&rid).chain(group);
+            for (parameter, value) in parameters.iter_mut().skip(1).zip(values) {
+                *parameter = Parameter::Integer(*value);
+            }
+            self.connection().execute(sql::INSERT_TOKENS, &parameters)?;
         }
-        let mut insert = self.connection().prepare_cached(sql::INSERT_TOKEN)?;
         for token in rest {
-            insert.execute(params![sql::SHARD, rid, token])?;
+            self.connection()
+                .execute(sql::INSERT_TOKEN, &[sql::SHARD, rid, *token].map(Parameter::Integer))?;
         }
         Ok(())
     }
@@ -181,8 +253,14 @@ impl<'a> WriteSession<'a> {
         let token = self.vault().record_token(kind, key);
         let expires = expires.map(Timestamp::micros);
         let sealed = self.vault().seal_record(kind, &token, expires, &join(key, value));
-        let parameters = params![sql::SHARD, kind as u8, token, expires, sealed];
-        self.connection().prepare_cached(sql::PUT_RECORD)?.execute(parameters)?;
+        let parameters = [
+            sql::SHARD.into(),
+            kind.number().into(),
+            (&token).into(),
+            expires.into(),
+            sealed.as_slice().into(),
+        ];
+        self.connection().execute(sql::PUT_RECORD, &parameters)?;
         Ok(())
     }
 }
@@ -199,6 +277,11 @@ fn check(expected: Expected, head: Option<&Head>) -> Result<(), StoreError> {
     if holds { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
+/// What of `tokens` is not in `others`; both sorted.
+fn without(tokens: &[i64], others: &[i64]) -> Vec<i64> {
+    tokens.iter().filter(|token| others.binary_search(token).is_err()).copied().collect()
+}
+
 fn pack(tokens: &[i64]) -> Vec<u8> {
     tokens.iter().flat_map(|token| token.to_be_bytes()).collect()
 }
@@ -209,8 +292,6 @@ fn unpack(bytes: &[u8]) -> Vec<i64> {
 
 impl Transaction for WriteSession<'_> {
     fn put(&mut self, prepared: &Prepared, expected: Expected) -> Result<Written, StoreError> {
-        let head = self.head(&prepared.id_token)?;
-        check(expected, head.as_ref())?;
         let next = Next {
             key: &prepared.key,
             id_token: prepared.id_token,
@@ -219,6 +300,16 @@ impl Transaction for WriteSession<'_> {
             tokens: &prepared.tokens,
             scope: prepared.scope,
         };
+        // What is most likely new is not looked for first: that would be a round trip, and something read that
+        // others may not change until the commit.
+        if let (Connection::Server(_), Expected::Absent) = (self.connection(), expected) {
+            match self.write(&next, None) {
+                Err(StoreError::Conflict) => {}
+                written => return written,
+            }
+        }
+        let head = self.head(&prepared.id_token)?;
+        check(expected, head.as_ref())?;
         self.write(&next, head.as_ref())
     }
 
@@ -260,21 +351,21 @@ impl Transaction for WriteSession<'_> {
 
     fn delete_record(&mut self, kind: RecordKind, key: &str) -> Result<bool, StoreError> {
         let token = self.vault().record_token(kind, key);
-        let parameters = params![sql::SHARD, kind as u8, token, self.vault().clock.now().micros()];
-        Ok(self.connection().prepare_cached(sql::DELETE_RECORD)?.execute(parameters)? > 0)
+        let now = self.vault().clock.now().micros();
+        let parameters = [sql::SHARD.into(), kind.number().into(), (&token).into(), now.into()];
+        Ok(self.connection().execute(sql::DELETE_RECORD, &parameters)? > 0)
     }
 
     fn purge_expired(&mut self) -> Result<u64, StoreError> {
         let now = self.vault().clock.now().micros();
-        let purged =
-            self.connection().prepare_cached(sql::PURGE_RECORDS)?.execute(params![sql::SHARD, now])?;
-        Ok(purged as u64)
+        self.connection().execute(sql::PURGE_RECORDS, &[sql::SHARD.into(), now.into()])
     }
 
     fn set_audit_checkpoint(&mut self, size: u64, root: [u8; 32]) -> Result<(), StoreError> {
         let plain = [size.to_be_bytes().as_slice(), &root].concat();
-        let sealed = self.vault().seal_meta(AUDIT_CHECKPOINT, &plain);
-        self.connection().prepare_cached(sql::PUT_META)?.execute(params![AUDIT_CHECKPOINT, sealed])?;
+        let name = self.vault().audit_checkpoint.as_str();
+        let sealed = self.vault().seal_meta(name, &plain);
+        self.connection().execute(sql::PUT_META, &[name.into(), sealed.as_slice().into()])?;
         Ok(())
     }
 }

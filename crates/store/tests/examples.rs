@@ -1,5 +1,6 @@
 //! The specification's own examples: each comes back as it was, and every parameter finds what it should.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "figures for whoever reads the output")]
 
 mod common;
 
@@ -74,10 +75,10 @@ fn wanted(value: &SearchValue) -> Option<String> {
     })
 }
 
-#[tokio::test]
-async fn every_example_comes_back_and_is_found() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+on_both!(every_example_comes_back_and_is_found);
+
+async fn every_example_comes_back_and_is_found(place: Place) {
+    let store = place.open();
     let examples = examples();
     assert!(examples.len() > 800, "{}", examples.len());
     let mut prepared = Vec::new();

@@ -25,7 +25,7 @@ fn child() {
     let (round, directory) = (round.to_owned(), PathBuf::from(directory));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
-        let store = open(&directory);
+        let store = open_file(&directory);
         let mut writers = Vec::new();
         for writer in 0..8 {
             let (store, round) = (store.clone(), round.clone());
@@ -59,8 +59,8 @@ fn child() {
 
 #[tokio::test]
 async fn acknowledged_writes_survive() {
-    let directory = tempfile::tempdir().unwrap();
-    drop(keys(directory.path()));
+    let place = Place::file();
+    drop(place.keys());
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
         let mut process = Command::new(std::env::current_exe().unwrap())
@@ -70,7 +70,7 @@ async fn acknowledged_writes_survive() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        writeln!(process.stdin.take().unwrap(), "{round} {}", directory.path().display()).unwrap();
+        writeln!(process.stdin.take().unwrap(), "{round} {}", place.path().display()).unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut seen = 0;
         // A different number each time, so that the kill falls into different moments.
@@ -89,7 +89,7 @@ async fn acknowledged_writes_survive() {
         }));
     }
     assert!(acknowledged.len() > ROUNDS * 5);
-    let store = open(directory.path());
+    let store = place.open();
     let count = acknowledged.len();
     let missing = store
         .read(move |session| {
@@ -106,7 +106,7 @@ async fn acknowledged_writes_survive() {
     println!("{count} acknowledged writes over {ROUNDS} kills");
     assert_eq!(missing, 0);
     store.close().await;
-    let connection = with_database_key(directory.path());
+    let connection = place.with_database_key();
     let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(sound, "ok");
     // Both or none: as many of the one as of the other.

@@ -14,8 +14,8 @@ const FAMILIES: [&str; 4] = ["Lovelace", "Hopper", "Hamilton", "Johnson"];
 /// Of each five measurements, three, one and one.
 const CODES: [&str; 5] = ["8867-4", "8867-4", "8867-4", "29463-7", "8310-5"];
 
-async fn population(directory: &std::path::Path) {
-    let store = open(directory);
+async fn population(place: &Place) {
+    let store = place.open();
     for number in 0..PATIENTS {
         let id = format!("patient-{number}");
         let mut person = patient(&id, FAMILIES[number % 4]);
@@ -42,11 +42,11 @@ fn frequencies(database: &rusqlite::Connection) -> BTreeMap<i64, i64> {
 
 #[tokio::test]
 async fn the_database_shows_what_the_statement_of_leakage_says_and_no_more() {
-    let directory = tempfile::tempdir().unwrap();
-    population(directory.path()).await;
-    let database = with_database_key(directory.path());
+    let place = Place::file();
+    population(&place).await;
+    let database = place.with_database_key();
     let frequencies = frequencies(&database);
-    let ring = keys(directory.path());
+    let ring = place.keys();
     let token = |label: &str, kind: &str, value: &str| {
         let token = ring.tokenizer().token64(label, &[kind.as_bytes(), value.as_bytes()]);
         frequencies.get(&token).copied()

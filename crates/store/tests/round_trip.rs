@@ -25,11 +25,18 @@ async fn history(store: &Store, scope: HistoryScope, page: Page) -> HistoryPage 
     store.read(move |session| session.history(&scope, &page)).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_resource_is_created_read_updated_and_deleted() {
-    let directory = tempfile::tempdir().unwrap();
+on_both!(
+    a_resource_is_created_read_updated_and_deleted,
+    history_pages_are_newest_first_and_stay_right_while_data_changes,
+    originals_come_back_equal_as_json,
+    a_failing_or_panicking_operation_leaves_nothing_and_hurts_no_other,
+    records_expire_and_are_inserted_once,
+    what_does_not_fit_its_key_is_refused
+);
+
+async fn a_resource_is_created_read_updated_and_deleted(place: Place) {
     let clock = Arc::new(FixedClock::new(Timestamp(1_700_000_000_123_456)));
-    let store = open_with(directory.path(), keys(directory.path()), clock.clone()).unwrap();
+    let store = place.open_with(place.keys(), clock.clone()).unwrap();
     assert!(current(&store, "Patient", "p").await.is_none());
 
     let written = put_if(&store, &patient("p", "Lovelace"), Expected::Absent).await.unwrap();
@@ -72,14 +79,12 @@ async fn a_resource_is_created_read_updated_and_deleted() {
     let after = key("Patient", "p");
     let closed = store.read(move |session| session.current(&after)).await;
     assert_eq!(closed.err(), Some(StoreError::Unavailable));
-    let reopened = open_with(directory.path(), keys(directory.path()), Arc::new(SystemClock)).unwrap();
+    let reopened = place.open_with(place.keys(), Arc::new(SystemClock)).unwrap();
     assert_eq!(parsed(&current(&reopened, "Patient", "p").await.unwrap())["meta"]["versionId"], "4");
 }
 
-#[tokio::test]
-async fn history_pages_are_newest_first_and_stay_right_while_data_changes() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+async fn history_pages_are_newest_first_and_stay_right_while_data_changes(place: Place) {
+    let store = place.open();
     for round in 0..3 {
         for id in ["a", "b", "c"] {
             put(&store, &patient(id, &format!("Round{round}"))).await.unwrap();
@@ -119,10 +124,8 @@ async fn history_pages_are_newest_first_and_stay_right_while_data_changes() {
     }
 }
 
-#[tokio::test]
-async fn originals_come_back_equal_as_json() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+async fn originals_come_back_equal_as_json(place: Place) {
+    let store = place.open();
     let mut originals = vec![
         patient("plain", "Lovelace"),
         observation("carl.9", "plain", "29463-7", "2020-01-02T03:04:05.678901+02:00"),
@@ -170,10 +173,8 @@ async fn originals_come_back_equal_as_json() {
     assert_eq!((page.len(), next.is_none()), (2, true));
 }
 
-#[tokio::test]
-async fn a_failing_or_panicking_operation_leaves_nothing_and_hurts_no_other() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+async fn a_failing_or_panicking_operation_leaves_nothing_and_hurts_no_other(place: Place) {
+    let store = place.open();
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let mut waiting = Vec::new();
@@ -209,14 +210,12 @@ async fn a_failing_or_panicking_operation_leaves_nothing_and_hurts_no_other() {
     // A data key that was rolled back must not live on: the same patient again, and read after a restart.
     put(&store, &patient("p1", "Again")).await.unwrap();
     store.close().await;
-    assert!(current(&open(directory.path()), "Patient", "p1").await.is_some());
+    assert!(current(&place.open(), "Patient", "p1").await.is_some());
 }
 
-#[tokio::test]
-async fn records_expire_and_are_inserted_once() {
-    let directory = tempfile::tempdir().unwrap();
+async fn records_expire_and_are_inserted_once(place: Place) {
     let clock = Arc::new(FixedClock::new(Timestamp(1_000_000_000)));
-    let store = open_with(directory.path(), keys(directory.path()), clock.clone()).unwrap();
+    let store = place.open_with(place.keys(), clock.clone()).unwrap();
     let soon = Some(Timestamp(1_010_000_000));
     let inserted = store
         .write(move |transaction| {
@@ -249,10 +248,8 @@ async fn records_expire_and_are_inserted_once() {
     assert_eq!(checkpoint, Some((5, [9; 32])));
 }
 
-#[tokio::test]
-async fn what_does_not_fit_its_key_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+async fn what_does_not_fit_its_key_is_refused(place: Place) {
+    let store = place.open();
     for bad in [
         json!([]),
         json!({}),

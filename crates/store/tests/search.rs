@@ -36,10 +36,14 @@ async fn ids(store: &Store, name: &str, query: &[(&str, &str)]) -> Vec<String> {
     found.hits.iter().map(|hit| hit.key.id.as_str().to_owned()).collect()
 }
 
-#[tokio::test]
-async fn every_kind_of_value_is_found() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+on_both!(
+    every_kind_of_value_is_found,
+    a_position_of_another_order_is_refused,
+    paging_stays_right_while_data_changes
+);
+
+async fn every_kind_of_value_is_found(place: Place) {
+    let store = place.open();
     let mut second = patient("b", "Smithson");
     second["identifier"] = json!([{"system": "urn:mrn", "value": "X-1"}]);
     second["generalPractitioner"] =
@@ -126,10 +130,8 @@ async fn every_kind_of_value_is_found() {
     assert_eq!(seen.unwrap().hits.len(), 1);
 }
 
-#[tokio::test]
-async fn a_position_of_another_order_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+async fn a_position_of_another_order_is_refused(place: Place) {
+    let store = place.open();
     for id in ["a", "b", "c"] {
         put(&store, &patient(id, "Smith")).await.unwrap();
     }
@@ -445,59 +447,71 @@ proptest! {
 
     #[test]
     fn search_gives_what_asking_every_resource_gives(steps in steps(), asked in vec((query(), 1..6u32), 40)) {
-        let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let store = open(directory.path());
-            let mut oracle = SearchOracle::new(BASE);
-            for step in steps {
-                match step {
-                    Step::Put(resource) => oracle.put(&resource, put(&store, &resource).await.unwrap().updated),
-                    Step::Delete(name, id) => {
-                        oracle.delete(resource_type(name), &id);
-                        let key = key(name, &id);
-                        store.write(move |transaction| transaction.delete(&key, Expected::Any)).await.unwrap();
-                    }
-                }
-            }
-            for (mut asked, count) in asked {
-                asked.1.push(("_total".to_owned(), "accurate".to_owned()));
-                let expected = oracle.search(&queries(&asked));
-                let (mut found, mut after) = (Vec::new(), None);
-                loop {
-                    let page = Page { count, after };
-                    let queries = queries(&asked);
-                    let answer = store.read(move |session| {
-                        let answer = session.search(&queries, &page)?;
-                        Ok::<_, StoreError>((queries, answer))
-                    });
-                    let (queries, page) = answer.await.unwrap();
-                    if queries.is_empty() {
-                        break;
-                    }
-                    assert_eq!(page.total, Some(expected.len() as u64), "{asked:?}");
-                    let matches = names(&page.hits);
-                    assert!(matches.len() <= count as usize);
-                    let mut included = names(&page.included);
-                    included.sort();
-                    assert_eq!(included, oracle.included(&queries, &matches), "{asked:?}");
-                    found.extend(matches);
-                    after = page.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
-                assert_eq!(found, expected, "{asked:?}");
-            }
-            store.close().await;
-        });
+        search_compares(&Place::file(), steps, asked);
     }
 }
 
-#[tokio::test]
-async fn paging_stays_right_while_data_changes() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn search_on_a_server_gives_what_asking_every_resource_gives(
+        steps in steps(), asked in vec((query(), 1..6u32), 40),
+    ) {
+        search_compares(&Place::server(), steps, asked);
+    }
+}
+
+fn search_compares(place: &Place, steps: Vec<Step>, asked: Vec<(Asked, u32)>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = place.open();
+        let mut oracle = SearchOracle::new(BASE);
+        for step in steps {
+            match step {
+                Step::Put(resource) => oracle.put(&resource, put(&store, &resource).await.unwrap().updated),
+                Step::Delete(name, id) => {
+                    oracle.delete(resource_type(name), &id);
+                    let key = key(name, &id);
+                    store.write(move |transaction| transaction.delete(&key, Expected::Any)).await.unwrap();
+                }
+            }
+        }
+        for (mut asked, count) in asked {
+            asked.1.push(("_total".to_owned(), "accurate".to_owned()));
+            let expected = oracle.search(&queries(&asked));
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = Page { count, after };
+                let queries = queries(&asked);
+                let answer = store.read(move |session| {
+                    let answer = session.search(&queries, &page)?;
+                    Ok::<_, StoreError>((queries, answer))
+                });
+                let (queries, page) = answer.await.unwrap();
+                if queries.is_empty() {
+                    break;
+                }
+                assert_eq!(page.total, Some(expected.len() as u64), "{asked:?}");
+                let matches = names(&page.hits);
+                assert!(matches.len() <= count as usize);
+                let mut included = names(&page.included);
+                included.sort();
+                assert_eq!(included, oracle.included(&queries, &matches), "{asked:?}");
+                found.extend(matches);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "{asked:?}");
+        }
+        store.close().await;
+    });
+}
+
+async fn paging_stays_right_while_data_changes(place: Place) {
+    let store = place.open();
     for number in 0..12 {
         put(
             &store,

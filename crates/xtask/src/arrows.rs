@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &["fhir", "identity", "keys", "audit", "monitor", "transport", "kms", "store", "edge", "web", "app"],
     ),
-    ("testkit", &["fhir"]),
+    ("testkit", &["fhir", "transport"]),
     ("xtask", &[]),
 ];
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/go", "golang-go"),
+    ("/usr/lib/postgresql/15/bin/initdb", "postgresql"),
     ("/usr/share/gocode/src/golang.org/x/mod/sumdb/note", "golang-golang-x-mod-dev"),
 ];
 

@@ -70,6 +70,43 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Text { default: "main" },
         about: "The name of the organisation's key space. Bound into every ciphertext: it cannot be changed later.",
     },
+    Key {
+        path: "database.hosts",
+        kind: Kind::Text { default: "" },
+        about: "A PostgreSQL server (15 or newer) to hold the database: its host name, or those of a primary and its standbys\nwith commas, tried in this order until one accepts writes. Empty: an encrypted file in the data directory.\nThe connection is TLS 1.3, and a server whose certificate is for another name is refused.",
+    },
+    Key { path: "database.port", kind: number(5432, 1, 65_535), about: "The port of the PostgreSQL server." },
+    Key { path: "database.name", kind: Kind::Text { default: "ward" }, about: "The name of the database." },
+    Key {
+        path: "database.user",
+        kind: Kind::Text { default: "ward" },
+        about: "The user to connect as. It makes the tables, so the database should be its own.",
+    },
+    Key {
+        path: "database.password_file",
+        kind: Kind::Text { default: "" },
+        about: "File with that user's password, readable by its owner only. Empty: the certificate below is enough.\nThe password is shown to nobody: only SCRAM with channel binding is accepted.",
+    },
+    Key {
+        path: "database.authority",
+        kind: Kind::Text { default: "" },
+        about: "PEM file with the certificates of the authorities that issue the server's. No others are trusted.",
+    },
+    Key {
+        path: "database.certificate",
+        kind: Kind::Text { default: "" },
+        about: "PEM file with a certificate to show to the server, if it asks for one.",
+    },
+    Key {
+        path: "database.private_key",
+        kind: Kind::Text { default: "" },
+        about: "PEM file (PKCS#8) with the private key of that certificate, readable by its owner only.",
+    },
+    Key {
+        path: "database.connections",
+        kind: number(8, 1, 200),
+        about: "Connections for reading, and as many for writing, of each app instance.",
+    },
     Key { path: "web.instances", kind: number(2, 1, 16), about: "Processes of the web tier." },
     Key {
         path: "app.accept_client_ids",

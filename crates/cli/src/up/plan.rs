@@ -33,6 +33,7 @@ pub(super) struct Plan {
     trust: PathBuf,
     members: BTreeMap<InstanceId, Member>,
     root: Secret,
+    database: Option<ward_app::DatabaseConfig>,
     sticky_key: Secret,
     handle_key: Secret,
     operator_jwks: Value,
@@ -89,6 +90,7 @@ impl Plan {
             trust,
             members,
             root: custody.root(),
+            database: database(config)?,
             sticky_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             handle_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             operator_jwks,
@@ -337,6 +339,7 @@ impl Plan {
         let number = |name: &str| config.number(name);
         ward_app::AppConfig {
             directory: self.data.join("app"),
+            database: self.database.clone(),
             tenant: config.tenant().to_owned(),
             root_key: hex::encode(self.root.expose()).into(),
             public_origin: self.public_origin(),
@@ -387,19 +390,51 @@ fn listener(
     custody: &Custody,
 ) -> anyhow::Result<(Option<CertificateAuthority>, IdentityMaterial, PathBuf)> {
     if let (Some(certificate), Some(key)) = (config.certificate(), config.private_key()) {
-        let cannot_read = |path: &Path| format!("cannot read `{}`", path.display());
         let certificate = certificate.canonicalize().with_context(|| cannot_read(&certificate))?;
-        let certificate_pem =
-            std::fs::read_to_string(&certificate).with_context(|| cannot_read(&certificate))?;
-        let mut file = File::open(&key).with_context(|| cannot_read(&key))?;
-        custody::check_private(&file, &key)?;
-        let mut private_key_pem = Zeroizing::new(String::new());
-        file.read_to_string(&mut private_key_pem).with_context(|| cannot_read(&key))?;
-        return Ok((None, IdentityMaterial { certificate_pem, private_key_pem }, certificate));
+        let identity = read_identity(&certificate, &key)?;
+        return Ok((None, identity, certificate));
     }
     let authority = open_authority(custody, "listener-authority.json", "Ward listener authority")?;
     let trust = data.join("listener-authority.pem");
     std::fs::write(&trust, authority.certificate_pem())?;
     let identity = authority.issue_listener(config.hosts(), lifetime_seconds(config))?;
     Ok((Some(authority), identity, trust))
+}
+
+/// The PostgreSQL server of the configuration, with what its files hold.
+fn database(config: &Config) -> anyhow::Result<Option<ward_app::DatabaseConfig>> {
+    let number = |name: &str| config.number(name);
+    let port = u16::try_from(number("database.port")).unwrap_or(5432);
+    let hosts: Vec<(String, u16)> =
+        config.database_hosts().into_iter().map(|host| (host.to_owned(), port)).collect();
+    let Some(authority) = config.database_authority().filter(|_| !hosts.is_empty()) else { return Ok(None) };
+    let password = config.database_password_file().map(|path| read_private(&path)).transpose()?;
+    let identity = config.database_identity();
+    Ok(Some(ward_app::DatabaseConfig {
+        hosts,
+        name: config.database_name().to_owned(),
+        user: config.database_user().to_owned(),
+        password: password.map(|text| text.trim_end_matches(['\r', '\n']).to_owned().into()),
+        authorities_pem: std::fs::read_to_string(&authority).with_context(|| cannot_read(&authority))?,
+        certificate: identity.map(|(certificate, key)| read_identity(&certificate, &key)).transpose()?,
+        connections: usize::try_from(number("database.connections")).unwrap_or(1),
+    }))
+}
+
+fn read_identity(certificate: &Path, key: &Path) -> anyhow::Result<IdentityMaterial> {
+    let certificate_pem = std::fs::read_to_string(certificate).with_context(|| cannot_read(certificate))?;
+    Ok(IdentityMaterial { certificate_pem, private_key_pem: read_private(key)? })
+}
+
+/// Reads a file that only its owner can read.
+fn read_private(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let mut file = File::open(path).with_context(|| cannot_read(path))?;
+    custody::check_private(&file, path)?;
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).with_context(|| cannot_read(path))?;
+    Ok(text)
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read `{}`", path.display())
 }

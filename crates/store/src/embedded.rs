@@ -1,4 +1,4 @@
-//! Opening the file: key, settings, migrations.
+//! The SQLCipher file: key, settings, migrations.
 
 use std::{
     fs::{File, OpenOptions},
@@ -99,7 +99,7 @@ fn key_pragma(key: &Secret) -> Zeroizing<String> {
 
 /// Brings the schema up to date, one transaction for each step.
 pub(crate) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<(), StoreError> {
-    connection.execute_batch(sql::CREATE_MIGRATION)?;
+    connection.execute_batch(sql::MIGRATION_TABLE.shared)?;
     loop {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let done: usize =
@@ -110,7 +110,7 @@ pub(crate) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<
         let Some(next) = sql::MIGRATIONS.get(done) else {
             return Ok(());
         };
-        transaction.execute_batch(next)?;
+        transaction.execute_batch(next.shared)?;
         transaction.execute(sql::MIGRATION_DONE, params![done as i64 + 1, clock.now().micros()])?;
         transaction.commit()?;
     }
