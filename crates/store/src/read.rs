@@ -14,7 +14,9 @@ use crate::{
     connection::{Connection, Parameter, Row},
     position,
     postings::Group,
-    search, sql,
+    search,
+    server::ROWS_BYTES_MAX,
+    sql,
     token::type_token,
     vault::{Place, Vault, type_number, type_of},
 };
@@ -107,7 +109,8 @@ impl<'a> Snapshot<'a> {
     /// Asks for current versions that are about to be read one after the other, where each would be a round trip.
     pub(crate) fn fetch_ahead(&self, rids: &[i64]) -> Result<(), StoreError> {
         let Connection::Server(server) = self.connection else { return Ok(()) };
-        let (rows, _) = server.query(sql::CURRENT_BY_RIDS, &[sql::SHARD.into(), rids.into()])?;
+        let (rows, _) =
+            server.query(sql::CURRENT_BY_RIDS, &[sql::SHARD.into(), rids.into()], ROWS_BYTES_MAX)?;
         self.keep_ahead(rows, |_| None)
     }
 
@@ -115,7 +118,7 @@ impl<'a> Snapshot<'a> {
         let Connection::Server(server) = self.connection else { return Ok(()) };
         let (rids, versions): (Vec<i64>, Vec<i64>) = versions.iter().copied().unzip();
         let parameters = [sql::SHARD.into(), rids.as_slice().into(), versions.as_slice().into()];
-        let (rows, _) = server.query(sql::PAST_VERSIONS_OF, &parameters)?;
+        let (rows, _) = server.query(sql::PAST_VERSIONS_OF, &parameters, ROWS_BYTES_MAX)?;
         self.keep_ahead(rows, Some)
     }
 

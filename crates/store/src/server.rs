@@ -43,7 +43,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longer than the server's own limit of a statement, so that this is reached only if the server is gone.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rows of one statement that are held together, in bytes; twice what a page may have.
-const ROWS_BYTES_MAX: usize = 32 << 20;
+pub(crate) const ROWS_BYTES_MAX: usize = 32 << 20;
 
 const MIGRATION_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -237,11 +237,12 @@ impl Server {
         })
     }
 
-    /// The rows, up to about as many as may be held together, and whether these are all.
+    /// The rows, up to the one that takes them beyond so many bytes, and whether these are all.
     pub(crate) fn query(
         &self,
         statement: &'static str,
         parameters: &[Parameter<'_>],
+        bytes_max: usize,
     ) -> Result<(Vec<tokio_postgres::Row>, bool), StoreError> {
         self.run(async |live| {
             let statement = live.statement(statement, parameters).await?;
@@ -252,7 +253,7 @@ impl Server {
                 let row = row?;
                 bytes = bytes.saturating_add(row.raw_size_bytes());
                 rows.push(row);
-                if bytes > ROWS_BYTES_MAX {
+                if bytes > bytes_max {
                     // What is still to come is thrown away as it arrives.
                     return Ok((rows, false));
                 }
@@ -399,7 +400,7 @@ pub(crate) fn migrate(server: &Server, clock: &dyn Clock) -> Result<(), StoreErr
 /// The next step; `true` if there was none left.
 fn migrate_once(server: &Server, clock: &dyn Clock) -> Result<bool, StoreError> {
     server.batch(&sql::schema_for_server(&sql::MIGRATION_TABLE))?;
-    let (rows, _) = server.query(sql::MIGRATION_VERSION, &[])?;
+    let (rows, _) = server.query(sql::MIGRATION_VERSION, &[], ROWS_BYTES_MAX)?;
     let done = rows.first().ok_or(StoreError::Corrupt).and_then(|row| Row::Server(row).integer(0))?;
     let place = usize::try_from(done).map_err(|_| StoreError::Corrupt)?;
     if place > sql::MIGRATIONS.len() {
