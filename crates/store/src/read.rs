@@ -62,6 +62,11 @@ impl<'a> Snapshot<'a> {
         Self { vault, connection, committed, ahead: RefCell::default() }
     }
 
+    /// Whether what is read by its key must stay as it is until the commit, and others could change it.
+    const fn locks(&self) -> bool {
+        !self.committed && matches!(self.connection, Connection::Server(_))
+    }
+
     /// Decrypts a row that has the columns of a version.
     fn open(&self, row: &Row<'_>) -> Result<Opened, StoreError> {
         let version = u64::try_from(row.integer(2)?).map_err(|_| StoreError::Corrupt)?;
@@ -147,7 +152,8 @@ impl<'a> Snapshot<'a> {
     }
 
     fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
-        self.one(sql::CURRENT_BY_ID, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
+        let statement = if self.locks() { sql::CURRENT_TO_WRITE } else { sql::CURRENT_BY_ID };
+        self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
     }
 
     /// The current version of a resource that some index named.
@@ -327,7 +333,8 @@ impl Session for Snapshot<'_> {
         let token = self.vault.record_token(kind, key);
         let now = self.vault.clock.now().micros();
         let parameters = [sql::SHARD.into(), kind.number().into(), (&token).into(), now.into()];
-        self.connection.one(sql::RECORD, &parameters, |row| {
+        let statement = if self.locks() { sql::RECORD_TO_WRITE } else { sql::RECORD };
+        self.connection.one(statement, &parameters, |row| {
             let plain = self.vault.open_record(kind, &token, row.optional_integer(1)?, row.bytes(0)?)?;
             Ok(split(plain)?.1)
         })

@@ -231,12 +231,13 @@ fn write_one_by_one(
 ) {
     while let Some(mut job) = queue.next() {
         let started = Instant::now();
-        let mut runs = 0;
+        let (mut runs, mut mode) = (0, Mode::Write);
         let outcome = loop {
-            let outcome = run_in_transaction(server, connection, vault, &mut batch, &mut *job);
+            let outcome = run_in_transaction(server, mode, connection, vault, &mut batch, &mut *job);
             batch.finish();
             runs += 1;
             match outcome {
+                Some(Err(Fault::Alone)) if mode == Mode::Write => mode = Mode::WriteAlone,
                 Some(Err(Fault::Again)) if started.elapsed() < RETRY_TIME_MAX => pause(vault, runs),
                 outcome => break outcome,
             }
@@ -251,12 +252,13 @@ fn write_one_by_one(
 /// One job in a transaction of its own. `None` if it panicked.
 fn run_in_transaction(
     server: &Server,
+    mode: Mode,
     connection: &Connection,
     vault: &Vault,
     batch: &mut Batch,
     job: &mut dyn WriteJob,
 ) -> Option<Result<(), Fault>> {
-    server.begin(Mode::Write);
+    server.begin(mode);
     let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch))));
     match (keep, server.fault()) {
         // Whatever it makes of a failed statement, the transaction is lost.
