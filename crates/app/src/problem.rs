@@ -361,6 +361,13 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::NoStore, words)
                     .with(header::RETRY_AFTER, "5")
             }
+            StoreError::Uncertain => {
+                event!(Error, "store.commit_uncertain");
+                let words = "the database went away before it said whether the change was made; read what is there before \
+                             you send it again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::NoStore, words)
+                    .with(header::RETRY_AFTER, "5")
+            }
             StoreError::Corrupt => {
                 event!(Error, "store.integrity_check_failed");
                 let words = "a stored record fails its integrity check and is not given out; restore it from a backup";

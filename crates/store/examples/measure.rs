@@ -84,6 +84,10 @@ async fn measure(patients: usize, server: bool) -> Result<(), Failure> {
         search(&store, name, &query).await?;
     }
     store.close().await;
+    if let Some(server) = &server {
+        let ran = "SELECT sum(xact_commit) || ' committed, ' || sum(xact_rollback) || ' rolled back' FROM pg_stat_database";
+        println!("transactions {}", server.run("postgres", ran));
+    }
     let bytes = match (&server, &database) {
         (Some(server), Some(database)) => {
             server.run(database, "SELECT pg_database_size(current_database())").parse()?

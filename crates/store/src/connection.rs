@@ -4,7 +4,10 @@ use std::ops::ControlFlow;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use crate::{StoreError, server::Server};
+use crate::{
+    StoreError,
+    server::{ROWS_BYTES_MAX, Server},
+};
 
 /// A connection of one thread.
 pub(crate) enum Connection {
@@ -15,7 +18,7 @@ pub(crate) enum Connection {
 }
 
 /// A value handed to a statement.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Parameter<'a> {
     Integer(i64),
     OptionalInteger(Option<i64>),
@@ -57,6 +60,16 @@ impl Connection {
         &self,
         statement: &'static str,
         parameters: &[Parameter<'_>],
+        each: impl FnMut(&Row<'_>) -> Flow,
+    ) -> Result<bool, StoreError> {
+        self.each_within(ROWS_BYTES_MAX, statement, parameters, each)
+    }
+
+    fn each_within(
+        &self,
+        bytes_max: usize,
+        statement: &'static str,
+        parameters: &[Parameter<'_>],
         mut each: impl FnMut(&Row<'_>) -> Flow,
     ) -> Result<bool, StoreError> {
         match self {
@@ -71,7 +84,7 @@ impl Connection {
                 Ok(true)
             }
             Self::Server(server) => {
-                let (rows, all) = server.query(statement, parameters)?;
+                let (rows, all) = server.query(statement, parameters, bytes_max)?;
                 for row in &rows {
                     if each(&Row::Server(row))?.is_break() {
                         return Ok(false);
@@ -96,13 +109,13 @@ impl Connection {
                 rows.next()?.map(|row| read(&Row::Embedded(row))).transpose()
             }
             Self::Server(server) => {
-                let (rows, _) = server.query(statement, parameters)?;
+                let (rows, _) = server.query(statement, parameters, ROWS_BYTES_MAX)?;
                 rows.first().map(|row| read(&Row::Server(row))).transpose()
             }
         }
     }
 
-    /// All rows, each read by `read`. For rows that are small.
+    /// All rows, each read by `read`. For rows that are small, however many there are.
     pub(crate) fn all<T>(
         &self,
         statement: &'static str,
@@ -110,11 +123,11 @@ impl Connection {
         mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         let mut found = Vec::new();
-        let all = self.each(statement, parameters, |row| {
+        self.each_within(usize::MAX, statement, parameters, |row| {
             found.push(read(row)?);
             Ok(ControlFlow::Continue(()))
         })?;
-        if all { Ok(found) } else { Err(StoreError::TooCostly) }
+        Ok(found)
     }
 }
 
@@ -152,6 +165,13 @@ impl Row<'_> {
     /// Bytes of a length that is known.
     pub(crate) fn array<const N: usize>(&self, column: usize) -> Result<[u8; N], StoreError> {
         self.bytes(column)?.try_into().map_err(|_| StoreError::Corrupt)
+    }
+}
+
+/// A driver may print its parameters.
+impl std::fmt::Debug for Parameter<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Parameter(..)")
     }
 }
 

@@ -3,9 +3,12 @@
 #[non_exhaustive]
 pub enum StoreError {
     /// The database cannot be used now: disk full, I/O error, closing, too busy, server away. The host's fault.
-    /// Nothing was stored, unless a server went away while it was committing: then it is not known.
+    /// Nothing was stored.
     #[error("the database is not available")]
     Unavailable,
+    /// The server went away while it was committing: whether it did is not known. The host's fault.
+    #[error("the database went away before it said whether it stored the change")]
+    Uncertain,
     /// The expected version or absence did not hold. The caller's fault.
     #[error("the resource is not in the expected version")]
     Conflict,

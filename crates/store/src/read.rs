@@ -14,7 +14,9 @@ use crate::{
     connection::{Connection, Parameter, Row},
     position,
     postings::Group,
-    search, sql,
+    search,
+    server::ROWS_BYTES_MAX,
+    sql,
     token::type_token,
     vault::{Place, Vault, type_number, type_of},
 };
@@ -58,6 +60,11 @@ impl Opened {
 impl<'a> Snapshot<'a> {
     pub(crate) fn new(vault: &'a Vault, connection: &'a Connection, committed: bool) -> Self {
         Self { vault, connection, committed, ahead: RefCell::default() }
+    }
+
+    /// Whether what is read by its key must stay as it is until the commit, and others could change it.
+    const fn locks(&self) -> bool {
+        !self.committed && matches!(self.connection, Connection::Server(_))
     }
 
     /// Decrypts a row that has the columns of a version.
@@ -107,7 +114,8 @@ impl<'a> Snapshot<'a> {
     /// Asks for current versions that are about to be read one after the other, where each would be a round trip.
     pub(crate) fn fetch_ahead(&self, rids: &[i64]) -> Result<(), StoreError> {
         let Connection::Server(server) = self.connection else { return Ok(()) };
-        let (rows, _) = server.query(sql::CURRENT_BY_RIDS, &[sql::SHARD.into(), rids.into()])?;
+        let (rows, _) =
+            server.query(sql::CURRENT_BY_RIDS, &[sql::SHARD.into(), rids.into()], ROWS_BYTES_MAX)?;
         self.keep_ahead(rows, |_| None)
     }
 
@@ -115,7 +123,7 @@ impl<'a> Snapshot<'a> {
         let Connection::Server(server) = self.connection else { return Ok(()) };
         let (rids, versions): (Vec<i64>, Vec<i64>) = versions.iter().copied().unzip();
         let parameters = [sql::SHARD.into(), rids.as_slice().into(), versions.as_slice().into()];
-        let (rows, _) = server.query(sql::PAST_VERSIONS_OF, &parameters)?;
+        let (rows, _) = server.query(sql::PAST_VERSIONS_OF, &parameters, ROWS_BYTES_MAX)?;
         self.keep_ahead(rows, Some)
     }
 
@@ -144,7 +152,8 @@ impl<'a> Snapshot<'a> {
     }
 
     pub(crate) fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
-        self.one(sql::CURRENT_BY_ID, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
+        let statement = if self.locks() { sql::CURRENT_TO_WRITE } else { sql::CURRENT_BY_ID };
+        self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
     }
 
     /// The current version of a resource that some index named.
@@ -324,7 +333,8 @@ impl Session for Snapshot<'_> {
         let token = self.vault.record_token(kind, key);
         let now = self.vault.clock.now().micros();
         let parameters = [sql::SHARD.into(), kind.number().into(), (&token).into(), now.into()];
-        self.connection.one(sql::RECORD, &parameters, |row| {
+        let statement = if self.locks() { sql::RECORD_TO_WRITE } else { sql::RECORD };
+        self.connection.one(statement, &parameters, |row| {
             let plain = self.vault.open_record(kind, &token, row.optional_integer(1)?, row.bytes(0)?)?;
             Ok(split(plain)?.1)
         })

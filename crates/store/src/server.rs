@@ -43,7 +43,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longer than the server's own limit of a statement, so that this is reached only if the server is gone.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rows of one statement that are held together, in bytes; twice what a page may have.
-const ROWS_BYTES_MAX: usize = 32 << 20;
+pub(crate) const ROWS_BYTES_MAX: usize = 32 << 20;
 
 const MIGRATION_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -97,12 +97,20 @@ WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 pub(crate) enum Mode {
     /// One snapshot.
     Read,
-    /// As if it ran alone, or not at all.
+    /// One snapshot, for operations that read what they name: resources and records by their keys.
     ///
-    /// Operations read before they write, and what they read decides what they write: a version, whether a record is
-    /// there, whether a search finds anything. `SERIALIZABLE` keeps all of these true until the commit, without a
-    /// lock of our own for each. Whoever came too late runs again.
+    /// Whatever of it is there is locked as it is read (`FOR UPDATE`), and who finds it changed since the snapshot runs
+    /// again. Whatever is not there and is then made collides in a unique index, and who comes second runs again. So
+    /// nothing that such an operation read and built upon is changed by another before its commit, and of several at
+    /// once each could as well have run alone, in the order of their commits. Only those that touch the same wait for
+    /// each other, which `SERIALIZABLE` cannot promise: it judges by pages of indexes, and a large transaction would
+    /// never get through among many small ones.
     Write,
+    /// As if it ran alone, or not at all: for operations that also read what they do not name, by a search or a list.
+    /// What is not found cannot be locked. Two of these never both build on not seeing each other's writes; one of
+    /// these and one of the others may run at once, for the other has read nothing that this one writes, and so comes
+    /// after it.
+    WriteAlone,
     /// A migration. What it must not do at once with others is guarded by a unique row.
     Migrate,
 }
@@ -111,7 +119,8 @@ impl Mode {
     const fn begin(self) -> &'static str {
         match self {
             Self::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            Self::Write => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+            Self::Write => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Self::WriteAlone => "BEGIN ISOLATION LEVEL SERIALIZABLE",
             Self::Migrate => {
                 "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0"
             }
@@ -125,6 +134,8 @@ pub(crate) enum Fault {
     /// Another transaction came in between, or the server went away before the commit was asked for: nothing was
     /// done, and it may succeed when it is run again.
     Again,
+    /// It reads what it does not name, and must run again in [`Mode::WriteAlone`].
+    Alone,
     /// Anything else.
     Failed,
 }
@@ -146,7 +157,7 @@ enum State {
     /// One begins with the next statement.
     Begins(Mode),
     /// Inside one.
-    Begun,
+    Begun(Mode),
 }
 
 /// A connection that was made.
@@ -182,6 +193,19 @@ impl Server {
         self.fault.set(None);
     }
 
+    /// Called before a write transaction reads what it does not name. Fails if it is too late for that.
+    pub(crate) fn isolate(&self) -> Result<(), StoreError> {
+        match self.state.get() {
+            State::Begins(Mode::Write) => self.state.set(State::Begins(Mode::WriteAlone)),
+            State::Begun(Mode::Write) => {
+                self.fault.set(self.fault.get().or(Some(Fault::Alone)));
+                return Err(StoreError::Unavailable);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Makes what the transaction did last. Resolves after it is durable, on the standbys too that the server waits
     /// for.
     ///
@@ -192,7 +216,7 @@ impl Server {
             self.end();
             return Err(fault);
         }
-        if state != State::Begun {
+        if !matches!(state, State::Begun(_)) {
             return Ok(());
         }
         let mut live = self.live.borrow_mut();
@@ -212,7 +236,7 @@ impl Server {
 
     /// Undoes what the transaction did.
     pub(crate) fn roll_back(&self) {
-        if self.state.replace(State::Idle) == State::Begun {
+        if let State::Begun(_) = self.state.replace(State::Idle) {
             self.end();
         }
     }
@@ -237,11 +261,12 @@ impl Server {
         })
     }
 
-    /// The rows, up to about as many as may be held together, and whether these are all.
+    /// The rows, up to the one that takes them beyond so many bytes, and whether these are all.
     pub(crate) fn query(
         &self,
         statement: &'static str,
         parameters: &[Parameter<'_>],
+        bytes_max: usize,
     ) -> Result<(Vec<tokio_postgres::Row>, bool), StoreError> {
         self.run(async |live| {
             let statement = live.statement(statement, parameters).await?;
@@ -252,7 +277,7 @@ impl Server {
                 let row = row?;
                 bytes = bytes.saturating_add(row.raw_size_bytes());
                 rows.push(row);
-                if bytes > ROWS_BYTES_MAX {
+                if bytes > bytes_max {
                     // What is still to come is thrown away as it arrives.
                     return Ok((rows, false));
                 }
@@ -286,8 +311,8 @@ impl Server {
                 begun.and(answer)
             };
             let answer = self.wait(asked);
-            if let (State::Begins(_), Some(Ok(_))) = (state, &answer) {
-                self.state.set(State::Begun);
+            if let (State::Begins(mode), Some(Ok(_))) = (state, &answer) {
+                self.state.set(State::Begun(mode));
             }
             let error = match answer {
                 Some(Ok(answer)) => return Ok(answer),
@@ -298,13 +323,15 @@ impl Server {
             if lost {
                 *live = None;
                 // A connection that was idle while the server went away is found out only now. Nothing was done.
-                if !is_new && error.is_some() && state != State::Begun {
+                if !is_new && error.is_some() && !matches!(state, State::Begun(_)) {
                     drop(live);
                     is_new = self.connect()?;
                     continue;
                 }
             }
-            self.state.set(State::Begun);
+            if let State::Begins(mode) = state {
+                self.state.set(State::Begun(mode));
+            }
             let again = error.is_some_and(|error| lost || is_race(&error));
             self.fault.set(Some(if again { Fault::Again } else { Fault::Failed }));
             return Err(StoreError::Unavailable);
@@ -317,7 +344,7 @@ impl Server {
         if live.is_some() {
             return Ok(false);
         }
-        if self.state.get() == State::Begun {
+        if let State::Begun(_) = self.state.get() {
             self.fault.set(Some(Fault::Again));
             return Err(StoreError::Unavailable);
         }
@@ -399,7 +426,7 @@ pub(crate) fn migrate(server: &Server, clock: &dyn Clock) -> Result<(), StoreErr
 /// The next step; `true` if there was none left.
 fn migrate_once(server: &Server, clock: &dyn Clock) -> Result<bool, StoreError> {
     server.batch(&sql::schema_for_server(&sql::MIGRATION_TABLE))?;
-    let (rows, _) = server.query(sql::MIGRATION_VERSION, &[])?;
+    let (rows, _) = server.query(sql::MIGRATION_VERSION, &[], ROWS_BYTES_MAX)?;
     let done = rows.first().ok_or(StoreError::Corrupt).and_then(|row| Row::Server(row).integer(0))?;
     let place = usize::try_from(done).map_err(|_| StoreError::Corrupt)?;
     if place > sql::MIGRATIONS.len() {

@@ -137,6 +137,9 @@ macro_rules! version_columns {
 
 pub(crate) const CURRENT_BY_ID: &str =
     concat!("SELECT ", version_columns!(), " FROM resource WHERE shard = ?1 AND id_token = ?2");
+/// [`CURRENT_BY_ID`], and nobody else changes it before the commit; for the server.
+pub(crate) const CURRENT_TO_WRITE: &str =
+    concat!("SELECT ", version_columns!(), " FROM resource WHERE shard = ?1 AND id_token = ?2 FOR UPDATE");
 pub(crate) const CURRENT_BY_RID: &str =
     concat!("SELECT ", version_columns!(), " FROM resource WHERE shard = ?1 AND rid = ?2");
 /// Several at once, in any order; for the server.
@@ -269,6 +272,10 @@ INSERT INTO data_key (shard, key_id, scope, shared, wrapped) VALUES (?1, ?2, ?3,
 pub(crate) const RECORD: &str = "
 SELECT sealed, expires FROM record
 WHERE shard = ?1 AND kind = ?2 AND key_token = ?3 AND (expires IS NULL OR expires > ?4)";
+/// [`RECORD`], and nobody else changes it before the commit; for the server.
+pub(crate) const RECORD_TO_WRITE: &str = "
+SELECT sealed, expires FROM record
+WHERE shard = ?1 AND kind = ?2 AND key_token = ?3 AND (expires IS NULL OR expires > ?4) FOR UPDATE";
 pub(crate) const RECORDS: &str = "
 SELECT key_token, sealed, expires FROM record
 WHERE shard = ?1 AND kind = ?2 AND (expires IS NULL OR expires > ?3)";
@@ -369,6 +376,8 @@ mod tests {
             (PAST_VERSIONS_OF, "bigint, bigint[], bigint[]", false),
             (CURRENT_ALL, "bigint, bigint, bigint", false),
             (HEAD_TO_WRITE, "bigint, bytea", false),
+            (CURRENT_TO_WRITE, "bigint, bytea", false),
+            (RECORD_TO_WRITE, "bigint, bigint, bytea, bigint", false),
             (LAST_RID, "bigint", false),
             (POSTINGS, "bigint, bigint, bigint, bigint", false),
             (COUNT_POSTINGS, "bigint, bigint", false),

@@ -102,6 +102,9 @@ impl Vault {
     }
 
     /// The data key that new versions in `scope` are sealed with; made if there is none.
+    ///
+    /// Two instances of the store may make one each for a scope at the same moment. Each body names its own, so both
+    /// are kept, and whoever looks later takes the first.
     pub(crate) fn sealing_key(
         &self,
         connection: &Connection,

@@ -231,43 +231,62 @@ fn write_one_by_one(
 ) {
     while let Some(mut job) = queue.next() {
         let started = Instant::now();
-        let mut runs = 0;
+        let (mut runs, mut mode) = (0, Mode::Write);
         let outcome = loop {
-            let outcome = run_in_transaction(server, connection, vault, &mut batch, &mut *job);
+            let outcome = run_in_transaction(server, mode, connection, vault, &mut batch, &mut *job);
             batch.finish();
             runs += 1;
             match outcome {
-                Some(Err(Fault::Again)) if started.elapsed() < RETRY_TIME_MAX => pause(vault, runs),
-                outcome => break outcome,
+                Some(Ended::Lost(Fault::Alone)) if mode == Mode::Write => mode = Mode::WriteAlone,
+                Some(Ended::Lost(Fault::Again)) if started.elapsed() < RETRY_TIME_MAX => pause(vault, runs),
+                Some(Ended::Lost(_)) => break Some(Err(StoreError::Unavailable)),
+                Some(Ended::Uncertain) => break Some(Err(StoreError::Uncertain)),
+                Some(Ended::Settled) => break Some(Ok(())),
+                None => break None,
             }
         };
         // A job that panicked is dropped, which tells its caller.
         if let Some(outcome) = outcome {
-            job.reply(outcome.map_err(|_| StoreError::Unavailable));
+            job.reply(outcome);
         }
     }
+}
+
+/// How a transaction ended.
+enum Ended {
+    /// Committed, or rolled back because the operation failed.
+    Settled,
+    /// Nothing of it was stored.
+    Lost(Fault),
+    /// The server went away while it was committing.
+    Uncertain,
 }
 
 /// One job in a transaction of its own. `None` if it panicked.
 fn run_in_transaction(
     server: &Server,
+    mode: Mode,
     connection: &Connection,
     vault: &Vault,
     batch: &mut Batch,
     job: &mut dyn WriteJob,
-) -> Option<Result<(), Fault>> {
-    server.begin(Mode::Write);
+) -> Option<Ended> {
+    server.begin(mode);
     let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch))));
     match (keep, server.fault()) {
         // Whatever it makes of a failed statement, the transaction is lost.
         (Ok(_), Some(fault)) => {
             server.roll_back();
-            Some(Err(fault))
+            Some(Ended::Lost(fault))
         }
-        (Ok(true), None) => Some(server.commit()),
+        (Ok(true), None) => Some(match server.commit() {
+            Ok(()) => Ended::Settled,
+            Err(Fault::Failed) => Ended::Uncertain,
+            Err(fault) => Ended::Lost(fault),
+        }),
         (Ok(false), None) => {
             server.roll_back();
-            Some(Ok(()))
+            Some(Ended::Settled)
         }
         (Err(_), _) => {
             server.roll_back();

@@ -120,6 +120,14 @@ impl<'a> WriteSession<'a> {
         self.snapshot.connection
     }
 
+    /// Before anything is read that the operation does not name.
+    fn isolate(&self) -> Result<(), StoreError> {
+        match self.connection() {
+            Connection::Embedded(_) => Ok(()),
+            Connection::Server(server) => server.isolate(),
+        }
+    }
+
     fn head(&self, id_token: &[u8; 16]) -> Result<Option<Head>, StoreError> {
         let statement = match self.connection() {
             Connection::Embedded(_) => sql::HEAD,
@@ -300,8 +308,7 @@ impl Transaction for WriteSession<'_> {
             tokens: &prepared.tokens,
             scope: prepared.scope,
         };
-        // What is most likely new is not looked for first: that would be a round trip, and something read that
-        // others may not change until the commit.
+        // What is most likely new is not looked for first: that would be a round trip.
         if let (Connection::Server(_), Expected::Absent) = (self.connection(), expected) {
             match self.write(&next, None) {
                 Err(StoreError::Conflict) => {}
@@ -380,10 +387,12 @@ impl Session for WriteSession<'_> {
     }
 
     fn history(&mut self, scope: &HistoryScope, page: &Page) -> Result<HistoryPage, StoreError> {
+        self.isolate()?;
         self.snapshot.history(scope, page)
     }
 
     fn search(&mut self, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError> {
+        self.isolate()?;
         self.snapshot.search(queries, page)
     }
 
@@ -393,6 +402,7 @@ impl Session for WriteSession<'_> {
         after: Option<&Position>,
         limit: u32,
     ) -> Result<crate::ExportPage, StoreError> {
+        self.isolate()?;
         self.snapshot.export(resource_type, after, limit)
     }
 
@@ -405,6 +415,7 @@ impl Session for WriteSession<'_> {
     }
 
     fn records(&mut self, kind: RecordKind) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.isolate()?;
         self.snapshot.records(kind)
     }
 

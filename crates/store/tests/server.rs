@@ -444,3 +444,45 @@ fn a_write_that_the_standby_does_not_have_is_not_acknowledged() {
         assert_eq!(writing.await.unwrap().err(), Some(StoreError::Unavailable));
     });
 }
+
+/// A whole Bundle in one transaction meets many small writes, from another instance too.
+#[test]
+fn a_large_write_gets_through_among_small_ones() {
+    several().block_on(async {
+        let place = Place::server();
+        let (one, other) = (place.open(), place.open());
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let mut writers = under_load(&one, &stop, &acknowledged);
+        let updating = (0..4).map(|writer| {
+            let (store, stop) = (one.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    put(&store, &patient(&format!("u{writer}"), "Lovelace")).await.unwrap();
+                }
+            })
+        });
+        writers.extend(updating.collect::<Vec<_>>());
+        let mut took = Vec::new();
+        for round in 0..5 {
+            let resources = (0..300).map(|number| {
+                observation(&format!("b{number}"), &format!("q{}", number % 5), "1-1", &format!("20{round:02}"))
+            });
+            let prepared: Vec<_> =
+                resources.map(|resource| other.prepare(&key_of(&resource), &resource).unwrap()).collect();
+            let started = Instant::now();
+            other
+                .write(move |transaction| {
+                    prepared.iter().try_for_each(|one| transaction.put(one, Expected::Any).map(drop))
+                })
+                .await
+                .unwrap_or_else(|error: StoreError| panic!("after {:?}: {error}", started.elapsed()));
+            took.push(started.elapsed().as_millis());
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let small = acknowledged.lock().unwrap().len();
+        println!("300 resources in one write: {took:?} ms, among {small} small writes and updates of four resources");
+    });
+}
