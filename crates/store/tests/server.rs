@@ -365,7 +365,9 @@ fn under_load(
                 let resource = observation(&id, &format!("p{writer}"), "8480-6", "2020-01-02");
                 match put_if(&store, &resource, Expected::Absent).await {
                     Ok(_) => acknowledged.lock().unwrap().push(id),
-                    Err(StoreError::Unavailable | StoreError::Uncertain) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(StoreError::Unavailable | StoreError::Uncertain) => {
+                        tokio::time::sleep(Duration::from_millis(20)).await
+                    }
                     Err(other) => panic!("{other:?}"),
                 }
             }

@@ -27,7 +27,7 @@ const FORM_BYTES_MAX: usize = 256 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What clients add to a paging link.
-const LINK_TAKES: [&str; 3] = ["_cursor", "_format", "_pretty"];
+const LINK_TAKES: [&str; 4] = ["_cursor", "_count", "_format", "_pretty"];
 
 /// Where a search was asked: what the address says of it.
 #[derive(Clone)]
@@ -300,8 +300,11 @@ pub(crate) fn understand(
         }
         Some((_, link)) => {
             let cursor = app.cursors.open(link, &scope.place, account, now)?;
+            let other =
+                pairs.iter().find(|(name, _)| name == "_count").and_then(|(_, value)| value.parse().ok());
+            let count = other.map_or(cursor.count, |count: u32| count.min(app.settings.limits.page_size));
             // What is in a link was accepted once.
-            (cursor.position()?, Some(cursor.count), cursor.query, Handling::Lenient)
+            (cursor.position()?, Some(count), cursor.query, Handling::Lenient)
         }
         None => (None, None, pairs, handling),
     };
