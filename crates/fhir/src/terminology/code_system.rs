@@ -280,7 +280,7 @@ impl Concept {
     }
 
     /// Whether people may call it by this name.
-    pub(super) fn is_called(&self, display: &str) -> bool {
+    pub fn is_called(&self, display: &str) -> bool {
         self.display.as_deref().is_none_or(|own| same_words(own, display))
             || self
                 .designations
@@ -289,7 +289,7 @@ impl Concept {
     }
 
     /// Whether it only groups others.
-    pub(super) fn is_abstract(&self) -> bool {
+    pub fn is_abstract(&self) -> bool {
         self.says("notSelectable") || self.says("abstract")
     }
 

@@ -10,11 +10,12 @@ use super::{Fault, Steps, text};
 
 /// The longest regular expression, and the largest form that it is compiled to, in bytes.
 const REGEX_BYTES_MAX: usize = 1_000;
-const REGEX_COMPILED_MAX: usize = 256 << 10;
+const REGEX_COMPILED_MAX: usize = 64 << 10;
 /// What it takes to compile one.
 const REGEX_STEPS: usize = 5_000;
-/// So many bytes of a text are looked at in one step.
+/// So many bytes of a text are compared in one step, or matched by a regular expression.
 const STEP_BYTES: usize = 16;
+const REGEX_STEP_BYTES: usize = 2;
 
 /// The places of the concepts that one filter lets through.
 ///
@@ -110,10 +111,11 @@ fn scan(
         }),
         _ => return Err(Fault::Filter),
     };
+    let step_bytes = if operator == "regex" { REGEX_STEP_BYTES } else { STEP_BYTES };
     let mut chosen = HashSet::new();
     for (place, concept) in system.concepts().iter().enumerate() {
         let values = values(system, concept, property);
-        steps.take(values.iter().fold(1, |sum, one| sum + 1 + one.len() / STEP_BYTES))?;
+        steps.take(values.iter().fold(1, |sum, one| sum + 1 + one.len() / step_bytes))?;
         let mut values = values.iter().map(|one| folded(one));
         let meets = match &asks {
             Asks::Is(wanted) => values.any(|one| one == *wanted),
