@@ -1,6 +1,7 @@
 //! The FHIR R4 API (<https://hl7.org/fhir/R4/http.html>): from a path to an interaction.
 
 mod bundle;
+mod codes;
 mod condition;
 mod definitions;
 mod everything;
