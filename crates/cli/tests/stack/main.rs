@@ -13,6 +13,7 @@ mod crash;
 mod examples;
 mod isolation;
 mod search;
+mod terminology;
 
 use ward_testkit::{Stack, StackOptions};
 
