@@ -76,6 +76,9 @@ impl<D: Definitions> Terminology<D> {
         let version = text(part, "version");
         let mut found = Expansion::default();
         let (concepts, filters) = (list(part, "concept"), list(part, "filter"));
+        if !concepts.is_empty() && !filters.is_empty() {
+            return Err(Fault::Malformed.into());
+        }
         if !concepts.is_empty() {
             // What is listed needs no code system; one that is there tells names, and whether case matters.
             let system = self.known_code_system(url, version)?;

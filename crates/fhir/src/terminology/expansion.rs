@@ -139,7 +139,11 @@ pub(super) fn stated(expansion: &Value, steps: &mut Steps) -> Result<Vec<Coded>,
         });
     }
     let number = |name: &str| expansion.get(name).and_then(Value::as_u64).unwrap_or_default();
-    if number("total") > concepts || number("offset") > 0 {
+    // What was worked out for somebody who looked for words, or was cut off.
+    let narrowed = list(expansion, "parameter")
+        .iter()
+        .any(|one| matches!(text(one, "name"), Some("filter" | "limitedExpansion")));
+    if narrowed || number("total") > concepts || number("offset") > 0 {
         return Err(Fault::PartialExpansion);
     }
     Ok(codes)

@@ -166,6 +166,11 @@ fn value_sets_are_put_together_as_the_specification_says() {
         (&all[..], json!({"include": [{"valueSet": ["urn:nowhere"]}]}), Fault::UnknownValueSet),
         (&all[..], json!({"include": [{"valueSet": ["urn:whole|7"]}]}), Fault::UnknownValueSet),
         (&all[..], json!({"include": [{}]}), Fault::Malformed),
+        (
+            &all[..],
+            json!({"include": [{"system": "urn:letters", "concept": [{"code": "a"}], "filter": [{}]}]}),
+            Fault::Malformed,
+        ),
         (&[part][..], json!({"include": [{"system": "urn:letters"}]}), Fault::PartialCodeSystem),
     ] {
         assert_eq!(codes(known, &compose), Err(expected), "{compose}");
@@ -253,6 +258,9 @@ fn what_was_worked_out_before_stands_in_for_what_is_not_there() {
     let mut terminology = Terminology::new(Shelf::default());
     assert_eq!(terminology.expand_resource(&before(2)).unwrap().codes().len(), 2);
     assert_eq!(fault(terminology.expand_resource(&before(3))), Some(Fault::PartialExpansion));
+    let mut narrowed = before(2);
+    narrowed["expansion"]["parameter"] = json!([{"name": "filter", "valueString": "x"}]);
+    assert_eq!(fault(terminology.expand_resource(&narrowed)), Some(Fault::PartialExpansion));
     let mut without = before(2);
     without.as_object_mut().unwrap().shift_remove("compose");
     assert_eq!(terminology.expand_resource(&without).unwrap().codes().len(), 2);
