@@ -9,6 +9,7 @@ use serde_json::json;
 use ward_base::ResourceId;
 use ward_fhir::json::{JsonError, JsonErrorKind};
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
+use ward_fhir::terminology::{Fault, TerminologyError};
 use ward_monitor::event;
 use ward_store::StoreError;
 use ward_transport::BodyError;
@@ -304,6 +305,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, words)
     }
 
+    /// A question about codes that the definitions that are here do not answer.
+    fn unanswerable(fault: Fault) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code(), fault.to_string())
+    }
+
     /// The same problem within an entry of a Bundle.
     #[must_use]
     pub(crate) fn at_entry(mut self, index: usize) -> Self {
@@ -377,6 +383,21 @@ impl From<StoreError> for Problem {
                 event!(Error, "store.failed");
                 Self::internal()
             }
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self::unanswerable(fault)
+    }
+}
+
+impl From<TerminologyError<StoreError>> for Problem {
+    fn from(error: TerminologyError<StoreError>) -> Self {
+        match error {
+            TerminologyError::Fault(fault) => Self::unanswerable(fault),
+            TerminologyError::Definitions(error) => error.into(),
         }
     }
 }

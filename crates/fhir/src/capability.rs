@@ -96,14 +96,14 @@ const BULK_DATA: &str = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/";
 
 fn operations(kind: ResourceType) -> Vec<Value> {
     let operation = |name: &str, definition: String| json!({"name": name, "definition": definition});
-    let everything = || {
-        let definition = format!("http://hl7.org/fhir/OperationDefinition/{kind}-everything");
-        operation("everything", definition)
-    };
+    let named =
+        |name: &str| operation(name, format!("http://hl7.org/fhir/OperationDefinition/{kind}-{name}"));
     let mut operations = match kind.name() {
-        "Patient" => vec![everything(), operation("export", format!("{BULK_DATA}patient-export"))],
-        "Encounter" => vec![everything()],
+        "Patient" => vec![named("everything"), operation("export", format!("{BULK_DATA}patient-export"))],
+        "Encounter" => vec![named("everything")],
         "Group" => vec![operation("export", format!("{BULK_DATA}group-export"))],
+        "CodeSystem" => vec![named("lookup"), named("subsumes"), named("validate-code")],
+        "ValueSet" => vec![named("expand"), named("validate-code")],
         _ => Vec::new(),
     };
     let validate = "http://hl7.org/fhir/OperationDefinition/Resource-validate";

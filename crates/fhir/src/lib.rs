@@ -1,4 +1,4 @@
-//! FHIR R4 (4.0.1) as data: parsing, validation, FHIRPath and patches in it, search semantics, Bundles and the
+//! FHIR R4 (4.0.1) as data: parsing, validation, FHIRPath and patches in it, search semantics, terminology, Bundles and the
 //! capability statement.
 //!
 //! Everything follows the specification's own definitions, which `cargo xtask definitions` reduces to the text
@@ -22,6 +22,7 @@ mod primitive;
 mod resource_type;
 pub mod search;
 pub mod subset;
+pub mod terminology;
 pub mod validate;
 
 pub use primitive::Moment;

@@ -145,7 +145,7 @@ fn token_code(value: &FilterValue) -> Option<&str> {
 fn group(tokens: &Tokens<'_>, subjects: &[TargetTokens<'_>], filter: &Filter) -> Option<Vec<i64>> {
     match filter.modifier {
         Some(Modifier::Missing | Modifier::Not | Modifier::Text | Modifier::Contains) => return None,
-        Some(Modifier::Below) => return None,
+        Some(Modifier::Below | Modifier::In | Modifier::NotIn) => return None,
         None
         | Some(
             Modifier::Exact | Modifier::Identifier | Modifier::Type(_) | Modifier::OfType | Modifier::Above,

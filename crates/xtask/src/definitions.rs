@@ -2,7 +2,8 @@
 //!
 //! `types.txt` has a header `@Path kind` for every resource type, data type and part of either, in byte order, and
 //! below it a line `name min max type|type… [value set]` for every element. `codes.txt` has a line `value-set code
-//! code…` for every required binding whose codes the package lists.
+//! code…` for every required binding whose codes the package lists; `value_sets.txt` and `code_systems.txt` say where
+//! those codes come from (see [`crate::terminology`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -40,10 +41,12 @@ fn write(package: &Path, out: &Path) -> anyhow::Result<()> {
     }
     std::fs::write(out.join("types.txt"), types)?;
     let mut lines = String::new();
-    for (name, codes) in used {
+    for (name, (_, codes)) in &used {
+        let codes: BTreeSet<&str> = codes.iter().map(|(_, code)| code.as_str()).collect();
         writeln!(lines, "{name} {}", codes.into_iter().collect::<Vec<_>>().join(" "))?;
     }
     std::fs::write(out.join("codes.txt"), lines)?;
+    crate::terminology::write(&codes, used.into_values(), out)?;
     let summaries: String =
         structures.iter().filter(|structure| is_type(structure)).flat_map(summaries).collect();
     std::fs::write(out.join("summary.txt"), summaries)?;
@@ -102,7 +105,7 @@ fn reduce(
     structure: &Value,
     codes: &Codes,
     definitions: &mut BTreeMap<String, Definition>,
-    used: &mut BTreeMap<String, BTreeSet<String>>,
+    used: &mut BTreeMap<String, (String, SystemCodes)>,
 ) -> anyhow::Result<()> {
     let elements: Vec<&Value> = list(&structure["snapshot"], "element").collect();
     let has_parts = |path: &str| {
@@ -129,9 +132,10 @@ fn reduce(
         // The snapshot gives every id the type string; a resource's is narrower (resource.html#id).
         let types = if owner.kind == "resource" && name == "id" { "id".to_owned() } else { types };
         let mut line = format!("{name} {} {} {types}", element["min"], text(element, "max"));
-        if let Some((name, codes)) = binding(element, codes) {
+        if let Some((url, codes)) = binding(element, codes) {
+            let name = url.rsplit('/').next().unwrap_or(url);
             write!(line, " {name}")?;
-            used.insert(name.to_owned(), codes);
+            used.insert(name.to_owned(), (url.to_owned(), codes));
         }
         owner.elements.push(line);
     }
@@ -170,21 +174,24 @@ fn types(element: &Value) -> String {
     names.join("|")
 }
 
-/// The value set that an element must be from and its codes, if they are listed.
-fn binding<'v>(element: &'v Value, codes: &Codes) -> Option<(&'v str, BTreeSet<String>)> {
+/// The address of the value set that an element must be from and its codes, if they are listed.
+fn binding<'v>(element: &'v Value, codes: &Codes) -> Option<(&'v str, SystemCodes)> {
     let binding = &element["binding"];
     if text(binding, "strength") != "required" {
         return None;
     }
     let url = text(binding, "valueSet").split('|').next()?;
     let codes = codes.of_value_set(url)?;
-    Some((url.rsplit('/').next()?, codes))
+    Some((url, codes))
 }
 
+/// Code systems and codes of theirs.
+pub(crate) type SystemCodes = BTreeSet<(String, String)>;
+
 /// The value sets and code systems of the package, by URL.
-struct Codes {
-    value_sets: BTreeMap<String, Value>,
-    systems: BTreeMap<String, Value>,
+pub(crate) struct Codes {
+    pub(crate) value_sets: BTreeMap<String, Value>,
+    pub(crate) systems: BTreeMap<String, Value>,
 }
 
 impl Codes {
@@ -197,7 +204,7 @@ impl Codes {
     }
 
     /// Every code of a value set; nothing if some of them are not in the package.
-    fn of_value_set(&self, url: &str) -> Option<BTreeSet<String>> {
+    fn of_value_set(&self, url: &str) -> Option<SystemCodes> {
         let set = self.value_sets.get(url.split('|').next()?)?;
         let compose = &set["compose"];
         let mut codes = BTreeSet::new();
@@ -212,10 +219,11 @@ impl Codes {
         Some(codes).filter(|codes| !codes.is_empty())
     }
 
-    fn of_part(&self, part: &Value) -> Option<BTreeSet<String>> {
-        let mut codes: Option<BTreeSet<String>> = None;
+    fn of_part(&self, part: &Value) -> Option<SystemCodes> {
+        let mut codes: Option<SystemCodes> = None;
         if part.get("system").is_some() {
-            codes = Some(self.of_system(part)?);
+            let system = text(part, "system");
+            codes = Some(self.of_system(part)?.into_iter().map(|code| (system.to_owned(), code)).collect());
         }
         // What is in a system and in value sets must be in all of them.
         for set in list(part, "valueSet") {
@@ -259,7 +267,7 @@ fn find<'v>(concept: &'v Value, code: &str) -> Option<&'v Value> {
 }
 
 /// The code of a concept, if it is one, and of all below it.
-fn collect(concept: &Value, codes: &mut BTreeSet<String>) {
+pub(crate) fn collect(concept: &Value, codes: &mut BTreeSet<String>) {
     if let Some(code) = concept["code"].as_str() {
         codes.insert(code.to_owned());
     }
@@ -282,6 +290,8 @@ mod tests {
         for name in [
             "types.txt",
             "codes.txt",
+            "value_sets.txt",
+            "code_systems.txt",
             "invariants.txt",
             "summary.txt",
             "search_parameters.txt",
@@ -331,7 +341,9 @@ mod tests {
                 ("elsewhere".to_owned(), set(r#"{"system": "urn:ietf:bcp:13"}"#, "")),
             ]),
         };
-        let of = |url: &str| codes.of_value_set(url).map(|codes| codes.into_iter().collect::<String>());
+        let of = |url: &str| {
+            codes.of_value_set(url).map(|codes| codes.into_iter().map(|(_, code)| code).collect::<String>())
+        };
         assert_eq!(of("all|4.0.1").as_deref(), Some("abcd"));
         assert_eq!(of("below").as_deref(), Some("ac"));
         assert_eq!(of("both").as_deref(), Some("ac"));

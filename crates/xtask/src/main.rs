@@ -8,6 +8,7 @@ mod arrows;
 mod definitions;
 mod invariants;
 mod search_parameters;
+mod terminology;
 mod test;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::{Handling, Query, allowed_in_url, extract_for};
 use ward_store::{Page, Session, Stored};
 
+use super::codes;
 use super::search::{self, Asked, Scope};
 use crate::app::App;
 use crate::call::Call;
@@ -43,6 +44,12 @@ impl Condition {
             let words =
                 "a condition needs search parameters that say which resource is meant, such as an identifier";
             return Err(Problem::malformed(IssueCode::Required, words));
+        }
+        // It is asked again, of what is not stored yet as well, and must mean the same each time.
+        if asked.queries.iter().any(codes::are_asked_for) {
+            let words =
+                "a condition cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes; name the codes";
+            return Err(Problem::malformed(IssueCode::NotSupported, words));
         }
         Ok(Self(asked))
     }

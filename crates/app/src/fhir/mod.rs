@@ -1,7 +1,9 @@
 //! The FHIR R4 API (<https://hl7.org/fhir/R4/http.html>): from a path to an interaction.
 
 mod bundle;
+mod codes;
 mod condition;
+mod definitions;
 mod everything;
 mod export;
 mod history;
@@ -11,6 +13,7 @@ mod patch;
 mod read;
 mod resolve;
 mod search;
+mod terminology;
 mod text;
 mod write;
 
@@ -87,6 +90,13 @@ pub(crate) async fn dispatch(
         ([kind, "_search"], _) => {
             parse(kind)?;
             Err(Problem::method_not_allowed("POST"))
+        }
+        ([kind @ ("CodeSystem" | "ValueSet"), name], _) if terminology::is_operation(name) => {
+            terminology::answer(call, parse(kind)?, None, name, target, body).await
+        }
+        ([kind @ ("CodeSystem" | "ValueSet"), id, name], _) if terminology::is_operation(name) => {
+            let key = key(kind, id)?;
+            terminology::answer(call, key.resource_type, Some(key), name, target, body).await
         }
         ([kind, "$validate"], "POST") => {
             operation::validate(call, parse(kind)?, None, target.query, body).await

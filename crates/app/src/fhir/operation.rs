@@ -113,6 +113,15 @@ fn fine() -> Vec<Issue> {
 
 /// Names and plain values of a `Parameters` resource; an empty body has none.
 pub(crate) async fn parameters(call: &Call, body: RequestBody) -> Result<Vec<(String, String)>, Problem> {
+    let all = values(call, body).await?;
+    all.into_iter()
+        .map(|(name, value)| Some((name, plain(&value)?)))
+        .collect::<Option<_>>()
+        .ok_or_else(not_plain)
+}
+
+/// Names and values of a `Parameters` resource; an empty body has none.
+pub(crate) async fn values(call: &Call, body: RequestBody) -> Result<Vec<(String, Value)>, Problem> {
     if call.header(http::header::CONTENT_LENGTH) == Some("0") {
         return Ok(Vec::new());
     }
@@ -121,29 +130,35 @@ pub(crate) async fn parameters(call: &Call, body: RequestBody) -> Result<Vec<(St
         return Ok(Vec::new());
     }
     let resource = ward_fhir::json::parse(&bytes, &call.json_limits())?;
-    let wrong = || {
-        let words = "the body must be a Parameters resource with plain values";
-        Problem::malformed(IssueCode::Structure, words)
-    };
     if resource.get("resourceType").and_then(Value::as_str) != Some("Parameters") {
-        return Err(wrong());
+        return Err(not_plain());
     }
     let list = resource.get("parameter").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if list.len() > PARAMETERS_MAX {
-        return Err(wrong());
+        return Err(not_plain());
     }
-    list.iter().map(|one| plain(one).ok_or_else(wrong)).collect()
+    list.iter().map(|one| value(one).ok_or_else(not_plain)).collect()
 }
 
-fn plain(parameter: &Value) -> Option<(String, String)> {
+fn not_plain() -> Problem {
+    let words =
+        "the body must be a Parameters resource whose parameters have the values that the operation takes";
+    Problem::malformed(IssueCode::Structure, words)
+}
+
+fn value(parameter: &Value) -> Option<(String, Value)> {
     let members = parameter.as_object()?;
     let name = members.get("name")?.as_str()?.to_owned();
     let (_, value) = members.iter().find(|(key, _)| key.starts_with("value"))?;
-    let value = match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    Some((name, value))
+    Some((name, value.clone()))
+}
+
+/// A value that is one of text.
+pub(crate) fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }

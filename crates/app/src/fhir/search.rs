@@ -6,14 +6,16 @@ use http::StatusCode;
 use ward_audit::Class;
 use ward_base::{Phi, ResourceId, Timestamp};
 use ward_fhir::outcome::{Issue, IssueCode, operation_outcome};
-use ward_fhir::search::{self, FilterValue, Handling, Include, Link, Query, Summary, allowed_in_url};
+use ward_fhir::search::{
+    self, FilterValue, Handling, Include, Link, Modifier, Query, Summary, allowed_in_url,
+};
 use ward_fhir::{ResourceType, compartment};
 use ward_identity::Permission;
 use ward_store::{Page, Position, ResourceKey, SearchPage, Session, Stored};
 use ward_transport::RequestBody;
 
 use super::text::{BundleText, full_url, partial};
-use super::{everything, media};
+use super::{codes, everything, media};
 use crate::app::App;
 use crate::call::Call;
 use crate::cursor::Cursor;
@@ -150,7 +152,10 @@ impl Asked {
 
     /// What the store finds.
     pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<SearchPage, Problem> {
-        let mut found = session.search(&self.queries, &self.page())?;
+        let mut found = match codes::resolved(&self.queries, session)? {
+            Some(queries) => session.search(&queries, &self.page())?,
+            None => session.search(&self.queries, &self.page())?,
+        };
         found.included.retain(|stored| {
             let concerns = |whole: &Vec<ResourceId>| {
                 stored.patients.is_empty() || stored.patients.iter().any(|patient| whole.contains(patient))
@@ -165,6 +170,11 @@ impl Asked {
 /// Fails unless the caller may search this type, and at least one type that each of its links leads to.
 fn permit_query(call: &Call, query: &mut Query) -> Result<(), Problem> {
     call.permit(Permission::Search, Some(query.resource_type))?;
+    for filter in query.filters.iter().filter(|filter| filter.needs_terminology()) {
+        let of_sets = matches!(filter.modifier, Some(Modifier::In | Modifier::NotIn));
+        let kind = ResourceType::parse(if of_sets { "ValueSet" } else { "CodeSystem" });
+        call.permit(Permission::Search, Some(kind.ok_or_else(Problem::internal)?))?;
+    }
     for link in &mut query.links {
         match link {
             Link::Chain { targets, .. } => {

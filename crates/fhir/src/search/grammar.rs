@@ -343,8 +343,10 @@ fn read_modifier(text: &str, parameter: &SearchParameter) -> Result<Modifier, Fa
         ("not", Token) => Modifier::Not,
         ("text", Token) => Modifier::Text,
         ("of-type", Token) if parameter.code == "identifier" => Modifier::OfType,
-        ("below", Uri) => Modifier::Below,
-        ("above", Uri) => Modifier::Above,
+        ("below", Uri | Token) => Modifier::Below,
+        ("above", Uri | Token) => Modifier::Above,
+        ("in", Token) => Modifier::In,
+        ("not-in", Token) => Modifier::NotIn,
         ("identifier", Reference) => Modifier::Identifier,
         (name, Reference) if ResourceType::parse(name).is_some() => {
             ResourceType::parse(name).map(Modifier::Type).ok_or_else(|| wrong("no such type"))?
@@ -373,6 +375,13 @@ fn read_value(
         }
         Some(Modifier::Text) => return Ok(FilterValue::Words(unescape(text))),
         Some(Modifier::Identifier) => return Ok(token(text)),
+        Some(Modifier::In | Modifier::NotIn) => return Ok(FilterValue::ValueSet(unescape(text))),
+        Some(Modifier::Above | Modifier::Below) if parameter.kind == ParameterKind::Token => {
+            let code = token(text);
+            let is_whole = matches!(&code, FilterValue::Token { system: TokenSystem::Is(_), code: Some(_) });
+            let words = "`:above` and `:below` of a code take its code system and the code, with `|` between";
+            return if is_whole { Ok(code) } else { Err(wrong(words)) };
+        }
         Some(Modifier::OfType) => {
             let parts = split_escaped(text, '|');
             let [system, code, value] = parts.as_slice() else {

@@ -36,6 +36,9 @@ impl Compartment {
 impl Filter {
     /// Whether a resource meets this one condition; see [`Query::matches`].
     pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
+        if self.needs_terminology() {
+            return false;
+        }
         let own: Vec<SearchValue>;
         let values: Vec<&SearchValue> = match self.parameter.code {
             "_id" => {
@@ -307,6 +310,20 @@ mod tests {
     }
 
     #[test]
+    fn value_sets_and_kinds_match_nothing_before_codes_take_their_place() {
+        let patient = json!({"resourceType": "Patient", "gender": "female"});
+        let gender = "http://hl7.org/fhir/administrative-gender|female";
+        for query in [
+            ("gender:in", "http://hl7.org/fhir/ValueSet/administrative-gender"),
+            ("gender:not-in", "ValueSet/1,ValueSet/2"),
+            ("gender:below", gender),
+            ("gender:above", gender),
+        ] {
+            assert!(!matches(&patient, &[query]), "{query:?}");
+        }
+    }
+
+    #[test]
     fn wrong_queries_are_refused_without_repeating_them() {
         let kind = ResourceType::parse("Patient").unwrap();
         for (name, value) in [
@@ -331,6 +348,10 @@ mod tests {
             ("_has:Zqx", "1"),
             ("name:missing", "Zqx"),
             ("_summary", "Zqx"),
+            ("gender:below", "Zqx"),
+            ("gender:above", "|Zqx"),
+            ("gender:below", "Zqx|"),
+            ("name:in", "Zqx"),
         ] {
             let issues =
                 parse(kind, &[(name.to_owned(), value.to_owned())], Handling::Strict, BASE).err().unwrap();

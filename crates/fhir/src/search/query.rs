@@ -1,9 +1,10 @@
 //! What a search asks for, once it is understood.
 
-use super::parameters::SearchParameter;
+use super::parameters::{ParameterKind, SearchParameter};
 use crate::ResourceType;
 
 /// A query, understood. Its values are PHI.
+#[derive(Clone)]
 pub struct Query {
     /// What is searched.
     pub resource_type: ResourceType,
@@ -64,6 +65,7 @@ impl Query {
 }
 
 /// A condition on other resources. Whoever has the resources decides it: [`Query::matches`] does not.
+#[derive(Clone)]
 pub enum Link {
     /// A chain, `subject.name=…`: a reference of `parameter` leads to a resource that meets one of `targets`, which
     /// are of different types.
@@ -118,6 +120,7 @@ impl Include {
 }
 
 /// One `name=value` of a query.
+#[derive(Clone)]
 pub struct Filter {
     /// The parameter.
     pub parameter: &'static SearchParameter,
@@ -125,6 +128,18 @@ pub struct Filter {
     pub modifier: Option<Modifier>,
     /// One of them must match.
     pub values: Vec<FilterValue>,
+}
+
+impl Filter {
+    /// Whether it is about value sets or kinds of codes. Whoever has the definitions puts plain codes in its place;
+    /// until then it matches nothing.
+    pub fn needs_terminology(&self) -> bool {
+        match self.modifier {
+            Some(Modifier::In | Modifier::NotIn) => true,
+            Some(Modifier::Above | Modifier::Below) => self.parameter.kind == ParameterKind::Token,
+            _ => false,
+        }
+    }
 }
 
 /// What stands after `:` in a parameter's name.
@@ -146,10 +161,14 @@ pub enum Modifier {
     Type(ResourceType),
     /// By the type of an identifier, its system and its value.
     OfType,
-    /// This URI, or one that begins with it.
+    /// This URI, or one that begins with it; this code, or a kind of it.
     Below,
-    /// This URI, or one that it begins with.
+    /// This URI, or one that it begins with; this code, or one of which it is a kind.
     Above,
+    /// A code of these value sets.
+    In,
+    /// No code of these value sets.
+    NotIn,
 }
 
 /// How a value is compared.
@@ -198,6 +217,8 @@ pub enum FilterValue {
         /// The code.
         code: Option<String>,
     },
+    /// `:in` and `:not-in`: a value set by its canonical URL, or as `ValueSet/id`.
+    ValueSet(String),
     /// `:text` of a token, and full text.
     Words(String),
     /// `:of-type` of an identifier: `system|code|value`.
@@ -277,6 +298,7 @@ impl std::fmt::Debug for FilterValue {
 }
 
 /// One key of the order.
+#[derive(Clone)]
 pub struct Sort {
     /// By its values.
     pub parameter: &'static SearchParameter,

@@ -1,0 +1,104 @@
+//! Searches by value sets and kinds of codes: `:in`, `:not-in`, `:above` and `:below`
+//! (<https://hl7.org/fhir/R4/search.html#token>). Plain codes take their place before the search runs, out of the
+//! definitions of the same snapshot.
+
+use ward_fhir::outcome::IssueCode;
+use ward_fhir::search::{Filter, FilterValue, Link, Modifier, Query, TokenSystem};
+use ward_fhir::terminology::Terminology;
+use ward_store::Session;
+
+use super::definitions::{Held, terminology};
+use crate::problem::Problem;
+
+/// So many codes one condition becomes at most: each candidate is compared with all of them.
+const CODES_MAX: usize = 2_000;
+/// So many all conditions of one search, over all types.
+const CODES_IN_ALL_MAX: usize = 50_000;
+
+/// Whether the query or one that it leads to asks by value sets or kinds.
+pub(crate) fn are_asked_for(query: &Query) -> bool {
+    query.filters.iter().any(Filter::needs_terminology)
+        || query.links.iter().any(|link| match link {
+            Link::Chain { targets, .. } => targets.iter().any(are_asked_for),
+            Link::Has { source, .. } => are_asked_for(source),
+            Link::List(_) => false,
+        })
+}
+
+/// The queries with plain codes, if any of them asks by value sets or kinds.
+pub(crate) fn resolved(
+    queries: &[Query],
+    session: &mut (impl Session + ?Sized),
+) -> Result<Option<Vec<Query>>, Problem> {
+    if !queries.iter().any(are_asked_for) {
+        return Ok(None);
+    }
+    let mut resolver = Resolver { terminology: terminology(session), codes: 0 };
+    let mut queries = queries.to_vec();
+    queries.iter_mut().try_for_each(|query| resolver.query(query))?;
+    Ok(Some(queries))
+}
+
+struct Resolver<'s, S: Session + ?Sized> {
+    terminology: Terminology<Held<'s, S>>,
+    codes: usize,
+}
+
+impl<S: Session + ?Sized> Resolver<'_, S> {
+    fn query(&mut self, query: &mut Query) -> Result<(), Problem> {
+        for filter in query.filters.iter_mut().filter(|filter| filter.needs_terminology()) {
+            self.filter(filter)?;
+        }
+        for link in &mut query.links {
+            match link {
+                Link::Chain { targets, .. } => {
+                    targets.iter_mut().try_for_each(|target| self.query(target))?
+                }
+                Link::Has { source, .. } => self.query(source)?,
+                Link::List(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn filter(&mut self, filter: &mut Filter) -> Result<(), Problem> {
+        let mut codes = Vec::new();
+        for value in &filter.values {
+            let before = codes.len();
+            match value {
+                FilterValue::ValueSet(canonical) => {
+                    let expansion = self.terminology.expand(canonical)?;
+                    let room = CODES_MAX + 1 - codes.len();
+                    codes
+                        .extend(expansion.codes().iter().take(room).map(|one| token(&one.system, &one.code)));
+                }
+                FilterValue::Token { system: TokenSystem::Is(url), code: Some(code) } => {
+                    let system = self.terminology.code_system(url, None)?;
+                    let related = match filter.modifier {
+                        Some(Modifier::Above) => system.generalizations_of(code)?,
+                        _ => system.kinds_of(code)?,
+                    };
+                    let room = CODES_MAX + 1 - codes.len();
+                    codes.extend(related.into_iter().take(room).map(|code| token(url, code)));
+                }
+                // The grammar makes nothing else.
+                _ => return Err(Problem::internal()),
+            }
+            self.codes += codes.len() - before;
+            if codes.len() > CODES_MAX || self.codes > CODES_IN_ALL_MAX {
+                let words = format!(
+                    "a value set or code in the search stands for too many codes: {CODES_MAX} in one condition and \
+                     {CODES_IN_ALL_MAX} in all are possible; take a narrower one"
+                );
+                return Err(Problem::malformed(IssueCode::TooCostly, words));
+            }
+        }
+        filter.modifier = (filter.modifier == Some(Modifier::NotIn)).then_some(Modifier::Not);
+        filter.values = codes;
+        Ok(())
+    }
+}
+
+fn token(system: &str, code: &str) -> FilterValue {
+    FilterValue::Token { system: TokenSystem::Is(system.to_owned()), code: Some(code.to_owned()) }
+}
