@@ -24,10 +24,10 @@ fn everything_about_a_patient_is_theirs_and_what_it_refers_to() {
     let dated = found(&dated, "match")[0].clone();
     let all = client.get(&format!("/fhir/R4/{ada}/$everything"));
     assert_eq!(found(&all, "match"), sorted([&ada, &dated, &pulse, &stay].map(String::clone).to_vec()));
-    assert_eq!(found(&all, "include"), [doctor.clone()]);
+    assert_eq!(found(&all, "include"), [doctor.as_str()]);
     let of_stay = client.get(&format!("/fhir/R4/{stay}/$everything"));
     assert_eq!(found(&of_stay, "match"), sorted(vec![stay.clone(), pulse.clone()]));
-    assert_eq!(found(&of_stay, "include"), [ada.clone()]);
+    assert_eq!(found(&of_stay, "include"), [ada.as_str()]);
 
     let some = client.get(&format!("/fhir/R4/{ada}/$everything?_type=Observation&_since=2020-01-01"));
     assert_eq!(found(&some, "match"), sorted(vec![dated.clone(), pulse.clone()]));
@@ -37,7 +37,7 @@ fn everything_about_a_patient_is_theirs_and_what_it_refers_to() {
         {"name": "start", "valueDate": "2020-01-01"}, {"name": "end", "valueDate": "2020-12-31"},
         {"name": "_type", "valueString": "Observation,Encounter"}]});
     let cared = client.post(&format!("/fhir/R4/{ada}/$everything"), &dates);
-    assert_eq!(found(&cared, "match"), [dated.clone()]);
+    assert_eq!(found(&cared, "match"), [dated.as_str()]);
 
     let (mut seen, mut path) = (Vec::new(), format!("/fhir/R4/{ada}/$everything?_count=1"));
     loop {

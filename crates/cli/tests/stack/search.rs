@@ -93,7 +93,7 @@ fn searches_go_along_references_and_bring_what_they_lead_to() {
         "Observation",
         "code=8867-4&_include=Observation:patient&_include:iterate=Patient:general-practitioner&_include=Observation:encounter",
     );
-    assert_eq!(found(&answer, "match"), [pulse.clone()]);
+    assert_eq!(found(&answer, "match"), [pulse.as_str()]);
     assert_eq!(found(&answer, "include"), sorted(vec![ada.clone(), doctor.clone(), stay.clone()]));
     // Names that tell nothing may stand in a URL; what leads in circles ends.
     let id = ada.split('/').nth(1).unwrap();

@@ -207,7 +207,7 @@ fn every_search_that_us_core_demands_finds_what_it_should() {
                     let form = format!("{}&_revinclude=Provenance:target", pairs.join("&"));
                     let answer = client.search(kind, &form);
                     assert_eq!(found(&answer, "match"), [name(kind)], "{kind}?{form}");
-                    assert_eq!(found(&answer, "include"), [provenance.clone()], "{kind}?{form}");
+                    assert_eq!(found(&answer, "include"), [provenance.as_str()], "{kind}?{form}");
                     asked += 1;
                 }
             }
