@@ -27,6 +27,8 @@ pub(crate) enum Check {
     Expression(Expression),
     /// `dom-3`: everything contained is referred to. Its expression takes the square of the contained resources.
     ContainedIsReferredTo,
+    /// `csd-1`: no code stands twice in a code system. Its expression is too much work for a large one.
+    CodesAreDistinct,
     /// `ref-1`: what a reference names in its own resource is there. Nearly all references name none.
     ReferredToIsContained,
 }
@@ -93,6 +95,7 @@ fn compile(line: &Line, definition: &Definition) -> Option<Invariant> {
     let presence = expression.presence(&number);
     let check = match line.key {
         "dom-3" => Check::ContainedIsReferredTo,
+        "csd-1" => Check::CodesAreDistinct,
         "ref-1" => Check::ReferredToIsContained,
         _ => Check::Expression(expression),
     };

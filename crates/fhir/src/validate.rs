@@ -20,6 +20,7 @@ use crate::invariant::{self, Check, Invariant};
 use crate::narrative;
 use crate::outcome::{Issue, IssueCode, Severity};
 use crate::primitive::Primitive;
+use crate::terminology;
 
 /// More issues than this help nobody; a client may send a body that has one for each of its bytes.
 const ISSUES_MAX: usize = 50;
@@ -231,6 +232,7 @@ impl<'v> Validator<'v> {
                         self.says_no(expression, Item::complex(value, definition), rule, place)
                     }
                     Check::ContainedIsReferredTo => !contained_is_referred_to(value),
+                    Check::CodesAreDistinct => !terminology::codes_are_distinct(value),
                     Check::ReferredToIsContained => !self.referred_to_is_contained(value),
                 },
             };

@@ -268,6 +268,21 @@ impl CodeSystem {
     }
 }
 
+/// Whether no code stands twice in a CodeSystem.
+pub(crate) fn codes_are_distinct(resource: &Value) -> bool {
+    let mut codes = HashSet::new();
+    let mut open = vec![list(resource, "concept")];
+    while let Some(concepts) = open.pop() {
+        for concept in concepts {
+            if !text(concept, "code").is_none_or(|code| codes.insert(code)) {
+                return false;
+            }
+            open.push(list(concept, "concept"));
+        }
+    }
+    true
+}
+
 impl Concept {
     /// Its code.
     pub fn code(&self) -> &str {

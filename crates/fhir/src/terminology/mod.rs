@@ -25,6 +25,8 @@ use serde_json::Value;
 
 use crate::outcome::IssueCode;
 
+pub(crate) use code_system::codes_are_distinct;
+
 pub use answer::{Part, expanded, looked_up, outcome_of_subsumption, validated};
 pub use code_system::{CodeSystem, Concept, Subsumption};
 pub use coding::{Coding, Verdict};

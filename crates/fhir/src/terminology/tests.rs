@@ -248,6 +248,17 @@ fn case_counts_only_where_the_code_system_says_so() {
 }
 
 #[test]
+fn no_code_stands_twice_however_large_the_code_system() {
+    let concepts: Vec<Value> = (0..60_000).map(|number| json!({"code": number.to_string()})).collect();
+    let mut large = letters();
+    large["concept"][0]["concept"][0]["concept"] = concepts.into();
+    assert_eq!(crate::validate::resource(&large), []);
+    large["concept"][1]["concept"] = json!([{"code": "59999"}]);
+    let issues = crate::validate::resource(&large);
+    assert!(issues.len() == 1 && issues[0].diagnostics.starts_with("csd-1"), "{issues:?}");
+}
+
+#[test]
 fn what_was_worked_out_before_stands_in_for_what_is_not_there() {
     let before = |total: u64| {
         json!({"resourceType": "ValueSet", "url": "urn:s", "status": "active",
