@@ -120,7 +120,8 @@ fn prepare_lines(app: &App, body: &[u8], limits: &ward_fhir::json::Limits) -> Re
             Ok((resource, prepared)) => ready.push(Ready { line, resource, prepared }),
             Err((kind, problem)) => {
                 let issues: Vec<Issue> = problem.into_issues();
-                let told: Vec<String> = issues.iter().take(ISSUES_TOLD).map(told).collect();
+                let errors = issues.iter().filter(|issue| issue.is_error());
+                let told: Vec<String> = errors.take(ISSUES_TOLD).map(told).collect();
                 results.push(LineResult {
                     line,
                     kind,
