@@ -139,6 +139,13 @@ async fn every_example_comes_back_and_is_found(place: Place) {
             searches += 1;
         }
     }
-    println!("{exported} examples, {} parameters with a value, {searches} searches", tried.len());
+    let own =
+        |kind: ResourceType| search::parameters(kind).iter().filter(|one| !one.code.starts_with('_')).count();
+    let all: usize = ResourceType::all().map(own).sum();
+    let exercised = tried.keys().filter(|(_, code)| !code.starts_with('_')).count();
+    println!(
+        "{exported} examples; of {all} parameters {exercised} exercised by {searches} searches, {} without an example",
+        all - exercised
+    );
     assert!(tried.len() > 500, "{}", tried.len());
 }
