@@ -13,6 +13,7 @@ mod patch;
 mod read;
 mod resolve;
 mod search;
+mod step;
 mod terminology;
 mod text;
 mod write;
