@@ -1,3 +1,5 @@
+//! What happened, and how it is put into the log.
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -6,12 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use ward_base::{Phi, Random, RequestId, ResourceId, Timestamp};
-use ward_keys::{open_small, seal_small};
+use ward_keys::seal_small;
 
+use crate::format::{Encoded, Line, Sealed, Token, VERSION, address_token, binding, patient_token};
 use crate::{AuditError, AuditKeys};
 
-/// The version of the format, in every entry.
-const VERSION: u8 = 1;
 /// Patients in one entry; an event with more becomes several entries.
 const PATIENTS_MAX: usize = 256;
 /// Bytes of a query and of a user agent, as JSON. What is longer is cut, and ends with `…`.
@@ -153,140 +154,6 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// One entry of the log, opened for a reader who may see it. Holds PHI: it cannot be printed or serialised.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Access {
-    /// The entry's number in the log, from 0.
-    pub index: u64,
-    /// The entry's own id, a ULID.
-    pub id: String,
-    /// When it happened.
-    pub time: Timestamp,
-    /// The request that it belongs to.
-    pub request: RequestId,
-    /// What kind of event it is.
-    pub class: Class,
-    /// What was done.
-    pub action: String,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Who did it.
-    pub actor: Actor,
-    /// The roles that the actor acted in.
-    pub roles: Vec<String>,
-    /// The second factor, if one was given.
-    pub mfa: Option<String>,
-    /// The purpose of use.
-    pub purpose: Option<String>,
-    /// The version of the policy that allowed or refused it.
-    pub policy_version: u32,
-    /// The FHIR type that was asked for.
-    pub resource_type: Option<String>,
-    /// Rows returned or changed, by the event as a whole.
-    pub rows: u32,
-    /// The HTTP status of the answer.
-    pub status: Option<u16>,
-    /// If the event touched too many patients for one entry: which of its entries this is, from 1, and of how many.
-    pub part: Option<(u32, u32)>,
-    /// The patients whose data was touched.
-    pub patients: Vec<ResourceId>,
-    /// The resource that was named: type, id, version.
-    pub resource: Option<(String, ResourceId, Option<u64>)>,
-    /// Where the request came from.
-    pub address: Option<Phi<IpAddr>>,
-    /// What the client called itself.
-    pub user_agent: Option<Phi<String>>,
-    /// The query.
-    pub query: Option<Phi<String>>,
-}
-
-impl std::fmt::Debug for Access {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Access(..)")
-    }
-}
-
-/// 128 bits that name a value to whoever has the key; base64url in an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Token(pub(crate) [u8; 16]);
-
-/// An entry as it stands in the log, in this order.
-#[derive(Serialize, Deserialize)]
-struct Encoded<'a> {
-    v: u8,
-    id: Cow<'a, str>,
-    time: i64,
-    class: Class,
-    action: Cow<'a, str>,
-    outcome: Outcome,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    roles: Vec<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mfa: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    purpose: Option<Cow<'a, str>>,
-    policy: u32,
-    request: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
-    resource_type: Option<Cow<'a, str>>,
-    rows: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    part: Option<(u32, u32)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    patients: Vec<Token>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    resource: Option<Token>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<Token>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    session: Option<Token>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sealed: Option<Cow<'a, str>>,
-}
-
-/// What is sealed within an entry.
-#[derive(Default, Serialize, Deserialize)]
-struct Sealed<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    agent: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    resource: Option<(Cow<'a, str>, Cow<'a, str>, Option<u64>)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    patients: Vec<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    query: Option<Cow<'a, str>>,
-}
-
-/// What anyone can read of an entry without keys, and all that verification and the index need.
-#[derive(Deserialize)]
-pub(crate) struct Outline {
-    v: u8,
-    pub(crate) time: i64,
-    #[serde(default)]
-    pub(crate) patients: Vec<Token>,
-}
-
-impl Outline {
-    /// Reads it; `None` if these bytes are not an entry of a version known here.
-    pub(crate) fn read(entry: &[u8]) -> Option<Self> {
-        serde_json::from_slice(entry).ok().filter(|outline: &Self| outline.v == VERSION)
-    }
-}
-
-/// An encoded entry with the tokens of its patients, for the index.
-pub(crate) struct Line {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) patients: Vec<Token>,
-}
-
 impl Entry {
     /// An event of nobody known, about no patient; the fields say the rest.
     pub fn new(
@@ -419,84 +286,6 @@ impl Entry {
     }
 }
 
-impl Access {
-    /// Reads entry `index` and opens its sealed part.
-    pub(crate) fn open(keys: &AuditKeys, index: u64, entry: &[u8]) -> Result<Self, AuditError> {
-        let damaged = || AuditError::Damaged {
-            file: crate::layout::Tile::full(crate::layout::Kind::Entries, index / 256).path(),
-            what: "an entry is not in a format known here",
-        };
-        let encoded: Encoded<'_> = serde_json::from_slice(entry).map_err(|_| damaged())?;
-        let id = ulid::Ulid::from_string(&encoded.id).map_err(|_| damaged())?;
-        let request = RequestId::parse(&encoded.request).ok_or_else(damaged)?;
-        let time = Timestamp(encoded.time);
-        if encoded.v != VERSION {
-            return Err(damaged());
-        }
-        let unopened = || AuditError::Sealed { index };
-        let plain = match &encoded.sealed {
-            Some(text) => {
-                let sealed = URL_SAFE_NO_PAD.decode(text.as_bytes()).map_err(|_| unopened())?;
-                open_small(&keys.sealing(time), &binding(id, time), &sealed).map_err(|_| unopened())?
-            }
-            None => b"{}".to_vec(),
-        };
-        let sealed: Sealed<'_> = serde_json::from_slice(&plain).map_err(|_| unopened())?;
-        let resource_id = |text: &str| ResourceId::parse(text).map_err(|_| unopened());
-        Ok(Self {
-            index,
-            id: encoded.id.into_owned(),
-            time,
-            request,
-            class: encoded.class,
-            action: encoded.action.into_owned(),
-            outcome: encoded.outcome,
-            actor: match (encoded.user, encoded.client) {
-                (Some(id), _) => Actor::User(id.into_owned()),
-                (None, Some(id)) => Actor::Client(id.into_owned()),
-                (None, None) => Actor::Anonymous,
-            },
-            roles: encoded.roles.into_iter().map(Cow::into_owned).collect(),
-            mfa: encoded.mfa.map(Cow::into_owned),
-            purpose: encoded.purpose.map(Cow::into_owned),
-            policy_version: encoded.policy,
-            resource_type: encoded.resource_type.map(Cow::into_owned),
-            rows: encoded.rows,
-            status: encoded.status,
-            part: encoded.part,
-            patients: sealed.patients.iter().map(|id| resource_id(id)).collect::<Result<_, _>>()?,
-            resource: match sealed.resource {
-                Some((kind, id, version)) => Some((kind.into_owned(), resource_id(&id)?, version)),
-                None => None,
-            },
-            address: sealed.address.map(Phi::new),
-            user_agent: sealed.agent.map(|text| Phi::new(text.into_owned())),
-            query: sealed.query.map(|text| Phi::new(text.into_owned())),
-        })
-    }
-}
-
-/// The token of a patient.
-pub(crate) fn patient_token(keys: &AuditKeys, patient: &ResourceId) -> Token {
-    Token(keys.token("audit/patient", &[patient.as_str().as_bytes()]))
-}
-
-/// An IPv4 address has one token, however it is written.
-fn address_token(keys: &AuditKeys, address: IpAddr) -> Token {
-    match address.to_canonical() {
-        IpAddr::V4(address) => Token(keys.token("audit/address", &[&address.octets()])),
-        IpAddr::V6(address) => Token(keys.token("audit/address", &[&address.octets()])),
-    }
-}
-
-/// What a sealed part is bound to, so that it opens in its own entry only.
-fn binding(id: ulid::Ulid, time: Timestamp) -> Vec<u8> {
-    let mut bytes = b"ward/v1/audit-entry".to_vec();
-    bytes.extend_from_slice(&id.0.to_be_bytes());
-    bytes.extend_from_slice(&time.micros().to_be_bytes());
-    bytes
-}
-
 /// As much of `text` as takes `max` bytes in JSON; what is cut ends with `…`.
 fn cut(text: &str, max: usize) -> Cow<'_, str> {
     // Two quotation marks, and the mark of a cut.
@@ -514,24 +303,11 @@ fn cut(text: &str, max: usize) -> Cow<'_, str> {
     text.into()
 }
 
-impl Serialize for Token {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Token {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes()).ok();
-        let token = bytes.and_then(|bytes| bytes.try_into().ok());
-        token.map(Self).ok_or_else(|| serde::de::Error::custom("not a token"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Access;
+    use crate::format::Outline;
     use proptest::prelude::*;
     use ward_base::{Secret, SystemRandom};
     use ward_keys::{

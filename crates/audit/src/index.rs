@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::hmac;
 
-use crate::entry::Token;
 use crate::files::{INDEX, TEMPORARY};
+use crate::format::Token;
 use crate::merkle::Hash;
 
 /// Entries that one segment covers.

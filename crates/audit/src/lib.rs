@@ -42,9 +42,11 @@
 //!
 //! The crate does file I/O and no other, logs nothing, and puts nothing of an entry into an error.
 
+mod access;
 mod entry;
 mod error;
 mod files;
+mod format;
 mod index;
 mod journal;
 mod keys;
@@ -54,7 +56,8 @@ mod merkle;
 mod note;
 mod verify;
 
-pub use entry::{Access, Actor, Class, Entry, Outcome};
+pub use access::Access;
+pub use entry::{Actor, Class, Entry, Outcome};
 pub use error::{AuditError, VerifyError};
 pub use keys::AuditKeys;
 pub use log::{Appended, Log};

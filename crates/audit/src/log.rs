@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ward_base::{ResourceId, SystemRandom};
 
-use crate::entry::{Line, Outline, Token, patient_token};
 use crate::files::{CHECKPOINT, Directory, JOURNAL, KEY, failed};
+use crate::format::{Line, Outline, Token, patient_token};
 use crate::index::{Index, SEGMENT};
 use crate::journal::{self, Journal, Tail};
 use crate::layout::{self, Kind, Tile};

@@ -6,8 +6,8 @@ use std::path::Path;
 use ward_base::Timestamp;
 
 use crate::VerifyError;
-use crate::entry::Outline;
 use crate::files::{self, CHECKPOINT, INDEX, JOURNAL, KEY, TEMPORARY};
+use crate::format::Outline;
 use crate::journal::{Journal, Tail};
 use crate::layout::{self, Kind, Tile};
 use crate::merkle::{Hash, Tree, WIDTH, leaf};
