@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
 use serde_json::{Value, json};
 use ward_audit::{Class, Entry, Outcome};
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::{Issue, IssueCode};
 use ward_identity::Permission;
-use ward_store::{Expected, Prepared, ResourceKey, Session, Transaction, WriteOutcome};
-use ward_transport::{Body, BodyError, RequestBody};
+use ward_store::{Expected, Position, Prepared, ResourceKey, Session, Transaction, WriteOutcome};
+use ward_transport::{Body, RequestBody};
 
 use crate::app::App;
 use crate::call::Call;
 use crate::form;
+use crate::outflow::{self, Line, Pages};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -232,52 +231,29 @@ pub(crate) async fn export(call: &mut Call, query: Option<&str>) -> Result<Reply
         }
     };
     call.entry.resource_type = Some(kind.name());
-    let (sender, body) = Channel::<Bytes, BodyError>::new(4);
-    let (app, entry) = (Arc::clone(&call.app), call.entry.clone());
-    call.app.tasks.spawn(async move {
-        let mut sender = sender;
-        if pages(&app, kind, &entry, &mut sender).await.is_err() {
-            // The client sees an answer that was cut off, not a short one.
-            sender.abort(BodyError::Broken);
-        }
-    });
-    Ok(Reply::ndjson(Body::new(body)))
+    Ok(outflow::reply(call, Originals { kind, after: None, ended: false }))
 }
 
-async fn pages(
-    app: &App,
+/// Everything of a type as it came in.
+struct Originals {
     kind: ResourceType,
-    entry: &Entry,
-    sender: &mut Sender<Bytes, BodyError>,
-) -> Result<(), Problem> {
-    let mut after = None;
-    loop {
-        let (page, next) = app
-            .store
-            .read(move |session| Ok::<_, Problem>(session.export(Some(kind), after.as_ref(), EXPORT_PAGE)?))
-            .await?;
-        if page.is_empty() {
-            return Ok(());
+    after: Option<Position>,
+    ended: bool,
+}
+
+impl Pages for Originals {
+    async fn next(&mut self, app: &App) -> Result<Option<Vec<Line>>, Problem> {
+        if self.ended {
+            return Ok(None);
         }
-        let mut entry = entry.clone();
-        entry.time = app.clock.now();
-        entry.outcome = Outcome::Success;
-        entry.rows = u32::try_from(page.len()).unwrap_or(u32::MAX);
-        entry.patients = page.iter().flat_map(|original| original.patients.iter().cloned()).collect();
-        entry.patients.sort_unstable();
-        entry.patients.dedup();
-        app.trail.append(vec![entry]).await.map_err(|_| Problem::audit_unavailable())?;
-        let mut text = Vec::new();
-        for original in &page {
-            text.extend_from_slice(original.text.expose());
-            text.push(b'\n');
-        }
-        if sender.send_data(Bytes::from(text)).await.is_err() {
-            return Ok(());
-        }
-        match next {
-            Some(next) => after = Some(next),
-            None => return Ok(()),
-        }
+        let (kind, after) = (self.kind, self.after.take());
+        let export = move |session: &mut dyn Session| {
+            Ok::<_, Problem>(session.export(Some(kind), after.as_ref(), EXPORT_PAGE)?)
+        };
+        let (page, next) = app.store.read(export).await?;
+        self.ended = next.is_none();
+        self.after = next;
+        let lines = page.into_iter().map(|one| Line { text: one.text, patients: one.patients });
+        Ok(Some(lines.collect()))
     }
 }

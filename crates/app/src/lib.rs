@@ -21,6 +21,7 @@ mod form;
 mod health;
 mod jobs;
 mod oauth;
+mod outflow;
 mod problem;
 mod reply;
 mod route;

@@ -4,7 +4,7 @@ use crate::op::Who;
 use crate::{Mfa, Op, Role};
 
 /// Raised with every change of a rule; it stands in each audit entry.
-pub const POLICY_VERSION: u32 = 1;
+pub const POLICY_VERSION: u32 = 2;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,8 @@ pub enum Permission {
     Read,
     /// Change a resource.
     Update,
+    /// Change parts of a resource: what a patch tests and gives back is read.
+    Patch,
     /// Delete a resource.
     Delete,
     /// Search a type (or, without a type, all of them).
@@ -23,6 +25,8 @@ pub enum Permission {
     History,
     /// Read the history of a type (or, without a type, of all).
     TypeHistory,
+    /// Take all resources of a type along (Bulk Data). Not for people: nobody takes everything home in a browser.
+    BulkExport,
     /// Load resources in bulk, ids and all.
     Import,
     /// Get everything out.
@@ -39,14 +43,16 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Create,
         Self::Read,
         Self::Update,
+        Self::Patch,
         Self::Delete,
         Self::Search,
         Self::History,
         Self::TypeHistory,
+        Self::BulkExport,
         Self::Import,
         Self::Export,
         Self::ReadAccesses,
@@ -114,14 +120,14 @@ fn role_allows(role: Role, permission: Permission, resource_type: Option<&str>) 
     let kind = resource_type.filter(|_| permission.is_interaction()).map(Kind::of);
     match role {
         Role::Clinician => match kind {
-            Some(Kind::Record) => reads || matches!(permission, P::Create | P::Update),
+            Some(Kind::Record) => reads || matches!(permission, P::Create | P::Update | P::Patch),
             Some(Kind::Directory | Kind::Definition) => reads,
             Some(Kind::Audit) => false,
             None => permission == P::ReadAccesses,
         },
         Role::Administrator => match kind {
             Some(Kind::Directory | Kind::Definition) => {
-                reads || matches!(permission, P::Create | P::Update | P::Delete)
+                reads || matches!(permission, P::Create | P::Update | P::Patch | P::Delete)
             }
             Some(Kind::Record | Kind::Audit) => false,
             None => matches!(permission, P::ManageUsers | P::ManageClients),

@@ -144,12 +144,14 @@ impl Scopes {
     /// Whether `permission` on `resource_type` (`None`: on all types at once) is covered. Permissions that are
     /// not about resources never are.
     pub fn allow(&self, permission: Permission, resource_type: Option<&str>) -> bool {
-        let letter = match permission {
-            Permission::Create => 'c',
-            Permission::Read | Permission::History => 'r',
-            Permission::Update => 'u',
-            Permission::Delete => 'd',
-            Permission::Search | Permission::TypeHistory => 's',
+        let letters = match permission {
+            Permission::Create => "c",
+            Permission::Read | Permission::History => "r",
+            Permission::Update => "u",
+            Permission::Patch => "ru",
+            Permission::Delete => "d",
+            Permission::Search | Permission::TypeHistory => "s",
+            Permission::BulkExport => "rs",
             Permission::Import
             | Permission::Export
             | Permission::ReadAccesses
@@ -157,8 +159,10 @@ impl Scopes {
             | Permission::ManageUsers
             | Permission::ManageClients => return false,
         };
-        let interaction = LETTERS.iter().position(|own| *own == letter).unwrap_or(LETTERS.len());
-        self.0.iter().any(|scope| scope.allows(interaction, resource_type))
+        letters.chars().all(|letter| {
+            let interaction = LETTERS.iter().position(|own| *own == letter).unwrap_or(LETTERS.len());
+            self.0.iter().any(|scope| scope.allows(interaction, resource_type))
+        })
     }
 }
 

@@ -7,27 +7,25 @@
 //! next export since this one.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::channel::{Channel, Sender};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use ward_audit::{Class, Entry, Outcome};
+use ward_audit::Class;
 use ward_base::{ResourceId, Timestamp};
 use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::{self, Handling, Query};
 use ward_fhir::{Moment, ResourceType, compartment};
 use ward_identity::{Permission, token};
 use ward_store::{Page, RecordKind, ResourceKey, Session, Stored};
-use ward_transport::{Body, BodyError, RequestBody};
+use ward_transport::RequestBody;
 
 use super::{media, operation};
 use crate::app::App;
 use crate::authenticate::{decode, encode};
 use crate::call::Call;
 use crate::form;
+use crate::outflow::{self, Line, Pages};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -69,7 +67,6 @@ pub(crate) async fn begin(
     body: Option<RequestBody>,
 ) -> Result<Reply, Problem> {
     call.doing(Class::Disclosure, "export", None);
-    for_clients(call)?;
     media::acceptable(call, None)?;
     if !media::prefers_async(call) {
         let words = "an export is asynchronous: send the header `Prefer: respond-async`";
@@ -116,7 +113,8 @@ pub(crate) async fn begin(
         named
     };
     if kinds.is_empty() {
-        return Err(Problem::forbidden("no scope of the client allows it"));
+        // Nothing at all: for the reason that the policy gives.
+        call.permit(Permission::BulkExport, None)?;
     }
     let place = match &extent {
         Extent::System => "$export".to_owned(),
@@ -197,35 +195,17 @@ pub(crate) async fn file(call: &mut Call, id: &str, name: &str) -> Result<Reply,
         Extent::Group(group) => Some(members(call, group).await?),
         Extent::System | Extent::Patients => None,
     };
-    let (sender, body) = Channel::<Bytes, BodyError>::new(4);
-    let (app, entry) = (Arc::clone(&call.app), call.entry.clone());
-    call.app.tasks.spawn(async move {
-        let mut sender = sender;
-        if pages(&app, kind, &job, members, &entry, &mut sender).await.is_err() {
-            // The client sees an answer that was cut off, not a short one.
-            sender.abort(BodyError::Broken);
-        }
-    });
-    Ok(Reply::ndjson(Body::new(body)))
+    let page = Some(Page { count: PAGE, after: None });
+    Ok(outflow::reply(call, File { kind, job, members, page }))
 }
 
-/// Fails unless a service account asks: no person takes everything home in a browser.
-fn for_clients(call: &Call) -> Result<(), Problem> {
-    if call.account()?.starts_with("client/") {
-        Ok(())
-    } else {
-        Err(Problem::forbidden("exports are for service accounts"))
-    }
-}
-
+/// Fails unless the caller may take resources of this type along.
 fn permit(call: &Call, kind: ResourceType) -> Result<(), Problem> {
-    call.permit(Permission::Read, Some(kind))?;
-    call.permit(Permission::Search, Some(kind))
+    call.permit(Permission::BulkExport, Some(kind))
 }
 
 /// A job of the caller's, and under which key it is kept.
 async fn job(call: &Call, id: &str) -> Result<(Job, String), Problem> {
-    for_clients(call)?;
     let key = token::storage_key(id).ok_or_else(Problem::not_found)?;
     let wanted = key.clone();
     let record = call
@@ -268,45 +248,34 @@ async fn any(call: &Call, kind: ResourceType, job: &Job) -> Result<bool, Problem
     Ok(!call.app.store.read(found).await?.hits.is_empty())
 }
 
-async fn pages(
-    app: &App,
+/// The resources of a type that a job gives out.
+struct File {
     kind: ResourceType,
-    job: &Job,
+    job: Job,
+    /// Of the group, if it is one's.
     members: Option<HashSet<ResourceId>>,
-    entry: &Entry,
-    sender: &mut Sender<Bytes, BodyError>,
-) -> Result<(), Problem> {
-    let belongs = |stored: &Stored| match (&job.extent, &members) {
-        (Extent::System, _) => true,
-        (_, Some(members)) => stored.patients.iter().any(|patient| members.contains(patient)),
-        (_, None) => !stored.patients.is_empty(),
-    };
-    let mut page = Page { count: PAGE, after: None };
-    loop {
-        let query = query(app, kind, job)?;
-        let found = app.store.read(move |session| Ok::<_, Problem>(session.search(&[query], &page)?)).await?;
-        let hits: Vec<Stored> = found.hits.into_iter().filter(belongs).collect();
-        if !hits.is_empty() {
-            let mut entry = entry.clone();
-            entry.time = app.clock.now();
-            entry.outcome = Outcome::Success;
-            entry.rows = u32::try_from(hits.len()).unwrap_or(u32::MAX);
-            entry.patients = hits.iter().flat_map(|stored| stored.patients.iter().cloned()).collect();
-            entry.patients.sort_unstable();
-            entry.patients.dedup();
-            app.trail.append(vec![entry]).await.map_err(|_| Problem::audit_unavailable())?;
-            let mut text = Vec::new();
-            for stored in &hits {
-                text.extend_from_slice(stored.body.expose());
-                text.push(b'\n');
-            }
-            if sender.send_data(Bytes::from(text)).await.is_err() {
-                return Ok(());
-            }
+    /// The next page, unless all were given.
+    page: Option<Page>,
+}
+
+impl File {
+    fn holds(&self, stored: &Stored) -> bool {
+        match (&self.job.extent, &self.members) {
+            (Extent::System, _) => true,
+            (_, Some(members)) => stored.patients.iter().any(|patient| members.contains(patient)),
+            (_, None) => !stored.patients.is_empty(),
         }
-        match found.next {
-            Some(next) => page = Page { count: PAGE, after: Some(next) },
-            None => return Ok(()),
-        }
+    }
+}
+
+impl Pages for File {
+    async fn next(&mut self, app: &App) -> Result<Option<Vec<Line>>, Problem> {
+        let Some(page) = self.page.take() else { return Ok(None) };
+        let query = query(app, self.kind, &self.job)?;
+        let search = move |session: &mut dyn Session| Ok::<_, Problem>(session.search(&[query], &page)?);
+        let found = app.store.read(search).await?;
+        self.page = found.next.map(|next| Page { count: PAGE, after: Some(next) });
+        let held = found.hits.into_iter().filter(|stored| self.holds(stored));
+        Ok(Some(held.map(|stored| Line { text: stored.body, patients: stored.patients }).collect()))
     }
 }

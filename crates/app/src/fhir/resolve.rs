@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use ward_base::ResourceId;
 use ward_fhir::bundle::{self, Entry, Kind, Method};
+use ward_identity::Permission;
 use ward_store::{ResourceKey, Session, Stored};
 
 use super::condition::{Condition, Matched};
@@ -78,6 +79,10 @@ fn wanted(call: &Call, entry: &Entry) -> Result<Wanted, Problem> {
         (Method::Put | Method::Patch | Method::Delete, None, Some(query)) => Some(query.as_str()),
         _ => None,
     };
+    if entry.method == Method::Patch {
+        // Before anything of it is read: what a patch says of it tells of it.
+        call.permit(Permission::Patch, Some(kind))?;
+    }
     let patched = entry.target.id.clone().filter(|_| entry.method == Method::Patch);
     let mut links = Vec::new();
     if let (Method::Post | Method::Put, Some(resource)) = (entry.method, &entry.resource) {

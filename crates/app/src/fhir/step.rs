@@ -351,7 +351,7 @@ impl Step {
         match &self.what {
             What::Put { by: Writing::Create, .. } | What::Keep { .. } => ("create", Permission::Create),
             What::Put { by: Writing::Update, .. } => ("update", Permission::Update),
-            What::Put { by: Writing::Patch { .. }, .. } => ("patch", Permission::Update),
+            What::Put { by: Writing::Patch { .. }, .. } => ("patch", Permission::Patch),
             What::Delete { .. } | What::DeleteNothing { .. } => ("delete", Permission::Delete),
             What::Read { version: None, .. } => ("read", Permission::Read),
             What::Read { .. } => ("vread", Permission::History),

@@ -134,7 +134,7 @@ pub(crate) async fn patch_one(
     call.doing(Class::Rest, "patch", Some(key.resource_type));
     call.about(&key, None);
     media::acceptable(call, None)?;
-    call.permit(Permission::Update, Some(key.resource_type))?;
+    call.permit(Permission::Patch, Some(key.resource_type))?;
     let (change, version) = (received_patch(call, body).await?, patch::version_wanted(call)?);
     for _ in 0..TRIES {
         let stored = current(call, &key).await?.ok_or_else(Problem::not_found)?;
@@ -154,7 +154,7 @@ pub(crate) async fn conditional_patch(
 ) -> Result<Reply, Problem> {
     call.doing(Class::Rest, "patch", Some(kind));
     media::acceptable(call, None)?;
-    call.permit(Permission::Update, Some(kind))?;
+    call.permit(Permission::Patch, Some(kind))?;
     let condition = asked(call, Condition::in_url(call, kind, query)?)?;
     let (change, version) = (received_patch(call, body).await?, patch::version_wanted(call)?);
     for _ in 0..TRIES {
