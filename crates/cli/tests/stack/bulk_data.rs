@@ -5,7 +5,7 @@ use ward_testkit::{Answer, Https};
 
 use crate::api::{create, issue};
 use crate::empty_stack;
-use crate::search::{Ward, fill, found, sorted};
+use crate::search::{Ward, fill, found, matches_of_all_pages, sorted};
 
 const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 
@@ -39,17 +39,7 @@ fn everything_about_a_patient_is_theirs_and_what_it_refers_to() {
     let cared = client.post(&format!("/fhir/R4/{ada}/$everything"), &dates);
     assert_eq!(found(&cared, "match"), [dated.as_str()]);
 
-    let (mut seen, mut path) = (Vec::new(), format!("/fhir/R4/{ada}/$everything?_count=1"));
-    loop {
-        let answer = client.get(&path);
-        seen.extend(found(&answer, "match"));
-        let page = answer.json();
-        let Some(next) = page["link"].as_array().unwrap().iter().find(|link| link["relation"] == "next")
-        else {
-            break;
-        };
-        path = next["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned();
-    }
+    let seen = matches_of_all_pages(&stack, &client, &format!("/fhir/R4/{ada}/$everything?_count=1"));
     assert_eq!(sorted(seen), found(&all, "match"));
 
     for (path, status) in [

@@ -324,3 +324,28 @@ fn a_transaction_that_contradicts_itself_changes_nothing() {
     assert_eq!(both, ["200", "201"]);
     assert_eq!(count(&client, "Patient", "identifier=urn:mrn|5"), 1);
 }
+
+#[test]
+fn a_patch_tells_nothing_to_whoever_may_not_read() {
+    let stack = empty_stack();
+    let (id, _) = create(&stack.signed_in("system/*.cruds"), &person("1", "Lovelace"));
+    let blind = stack.signed_in("system/Patient.cud");
+    let path = format!("/fhir/R4/Patient/{id}");
+    // Right or wrong, about what is there or not: the same refusal.
+    for (path, family) in
+        [(path.as_str(), "Lovelace"), (path.as_str(), "Hopper"), ("/fhir/R4/Patient/nobody", "x")]
+    {
+        let guess = json!([{"op": "test", "path": "/name/0/family", "value": family}]).to_string();
+        assert_eq!(blind.send("PATCH", path, &[PATCH], guess.as_bytes()).status, 403);
+    }
+    let patch = |id: &str, data: &str| {
+        json!([{"request": {"method": "PATCH", "url": format!("Patient/{id}")}, "resource": {"resourceType": "Binary",
+            "contentType": "application/json-patch+json", "data": data}}])
+    };
+    // A test of the family name, and an empty patch of nobody.
+    let test = "W3sib3AiOiJ0ZXN0IiwicGF0aCI6Ii9uYW1lLzAvZmFtaWx5IiwidmFsdWUiOiJIb3BwZXIifV0=";
+    for entries in [patch(&id, test), patch("nobody", "W10=")] {
+        assert_eq!(bundle(&blind, "transaction", entries.clone()).status, 403);
+        assert_eq!(statuses(&bundle(&blind, "batch", entries)), ["403"]);
+    }
+}

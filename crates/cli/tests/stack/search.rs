@@ -1,7 +1,7 @@
 //! Searches that follow references, over one type, a compartment or everything.
 
 use serde_json::{Value, json};
-use ward_testkit::{Answer, Https};
+use ward_testkit::{Answer, Https, Stack};
 
 use crate::api::{create, issue};
 use crate::empty_stack;
@@ -21,6 +21,21 @@ pub(crate) fn found(answer: &Answer, mode: &str) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// `Type/id` of the matches on this page and all after it.
+pub(crate) fn matches_of_all_pages(stack: &Stack, client: &Https, path: &str) -> Vec<String> {
+    let (mut seen, mut path) = (Vec::new(), path.to_owned());
+    loop {
+        let answer = client.get(&path);
+        seen.extend(found(&answer, "match"));
+        let page = answer.json();
+        let Some(next) = page["link"].as_array().unwrap().iter().find(|link| link["relation"] == "next")
+        else {
+            return seen;
+        };
+        path = next["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned();
+    }
 }
 
 pub(crate) fn sorted(mut names: Vec<String>) -> Vec<String> {
@@ -126,17 +141,7 @@ fn searches_go_along_references_and_bring_what_they_lead_to() {
     assert_eq!((found(&within, "match"), within.json()["total"].as_u64()), (vec![pulse.clone()], Some(1)));
 
     // Page by page, each resource once, over all types.
-    let (mut seen, mut path) = (Vec::new(), "/fhir/R4?_count=2&_sort=-_lastUpdated".to_owned());
-    loop {
-        let answer = client.get(&path);
-        seen.extend(found(&answer, "match"));
-        let page = answer.json();
-        let Some(next) = page["link"].as_array().unwrap().iter().find(|link| link["relation"] == "next")
-        else {
-            break;
-        };
-        path = next["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned();
-    }
+    let seen = matches_of_all_pages(&stack, &client, "/fhir/R4?_count=2&_sort=-_lastUpdated");
     assert_eq!(sorted(seen), sorted([ada, doctor, grace, pulse, stay, weight].map(String::clone).to_vec()));
 
     // Whoever was included was looked at.
