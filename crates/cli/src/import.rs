@@ -155,7 +155,7 @@ fn resolve(entries: &[Value]) -> Vec<String> {
         .filter_map(|entry| entry.get("resource"))
         .map(|resource| {
             let mut resource = resource.clone();
-            ward_fhir::bundle::rewrite_references(&mut resource, &known);
+            ward_fhir::bundle::rewrite_references(&mut resource, &|link| known.get(link).cloned());
             resource.to_string()
         })
         .collect()

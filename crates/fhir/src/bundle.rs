@@ -413,7 +413,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
-    use std::collections::HashMap;
 
     fn entry(method: &str, url: &str) -> Value {
         json!({"request": {"method": method, "url": url}})
@@ -650,9 +649,9 @@ mod tests {
             let _ = plan(bundle("transaction", std::slice::from_ref(&value)));
             let _ = crate::validate::resource(&value);
             let _ = crate::validate::resource(&json!({"resourceType": "Observation", "contained": [value.clone()], "subject": value.clone(), "text": value.clone(), "value": value.clone()}));
-            rewrite_references(&mut value, &HashMap::from([("urn:uuid:1".to_owned(), "Patient/a".to_owned())]));
+            rewrite_references(&mut value, &|link| (link == "urn:uuid:1").then(|| "Patient/a".to_owned()));
             let mut within = json!({"resourceType": "Observation", "contained": [value.clone()], "subject": value, "text": {"div": "<div href=\"urn:uuid:1"}});
-            rewrite_references(&mut within, &HashMap::from([("urn:uuid:1".to_owned(), "Patient/a".to_owned())]));
+            rewrite_references(&mut within, &|link| (link == "urn:uuid:1").then(|| "Patient/a".to_owned()));
         }
 
         #[test]

@@ -31,16 +31,17 @@ pub(crate) fn of(queries: &[Query]) -> Vec<&Include> {
     .collect()
 }
 
-/// What `includes` ask for beside `matches`, each resource once.
+/// What `includes` ask for beside `matches`, each resource once. What may not be given leads nowhere either.
 pub(crate) fn run(
     snapshot: &Snapshot<'_>,
     includes: &[&Include],
+    visible: Option<&HashSet<ResourceType>>,
     matches: &[&Opened],
     budget: &Budget,
 ) -> Result<Vec<Opened>, StoreError> {
-    let mut known: HashSet<i64> = matches.iter().map(|opened| opened.rid).collect();
+    let known = matches.iter().map(|opened| opened.rid).collect();
+    let mut bounds = Bounds { known, visible, count: 0, bytes: 0 };
     let mut included: Vec<Opened> = Vec::new();
-    let mut bytes = 0_usize;
     let mut looked_at = 0;
     let mut first = true;
     // The matches first, then what they brought, then what that brought: each once, so that circles end.
@@ -48,25 +49,51 @@ pub(crate) fn run(
         let round: Vec<&Opened> =
             if first { matches.to_vec() } else { included.iter().skip(looked_at).collect() };
         let mut brought = Vec::new();
+        let mut keep = |opened: Opened| {
+            if bounds.takes(&opened)? {
+                brought.push(opened);
+            }
+            Ok(())
+        };
         for include in includes.iter().filter(|include| first || include.iterate) {
-            let found = if include.reverse {
-                backwards(snapshot, include, &round, budget)?
+            if include.reverse {
+                backwards(snapshot, include, &round, budget, &mut keep)?;
             } else {
-                forwards(snapshot, include, &round, budget)?
-            };
-            brought.extend(found.into_iter().filter(|opened| known.insert(opened.rid)));
+                forwards(snapshot, include, &round, budget, &mut keep)?;
+            }
         }
         looked_at = included.len();
         first = false;
-        for opened in brought {
-            bytes = bytes.saturating_add(opened.frame.text().len());
-            included.push(opened);
-        }
-        if included.len() > INCLUDED_MAX || bytes > PAGE_BYTES_MAX {
-            return Err(StoreError::TooCostly);
-        }
+        included.extend(brought);
     }
     Ok(included)
+}
+
+/// What is done with a resource that an include brings.
+type Keep<'a> = &'a mut dyn FnMut(Opened) -> Result<(), StoreError>;
+
+/// What may be included yet.
+struct Bounds<'a> {
+    known: HashSet<i64>,
+    visible: Option<&'a HashSet<ResourceType>>,
+    count: usize,
+    bytes: usize,
+}
+
+impl Bounds<'_> {
+    /// Whether to keep a resource: not if it is there or may not be given. Fails when it is too much.
+    fn takes(&mut self, opened: &Opened) -> Result<bool, StoreError> {
+        let may = self.visible.is_none_or(|visible| visible.contains(&opened.resource_type));
+        if !may || !self.known.insert(opened.rid) {
+            return Ok(false);
+        }
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(opened.frame.text().len());
+        if self.count > INCLUDED_MAX || self.bytes > PAGE_BYTES_MAX {
+            return Err(StoreError::TooCostly);
+        }
+        Ok(true)
+    }
 }
 
 /// The parameters that an include follows.
@@ -85,8 +112,8 @@ fn forwards(
     include: &Include,
     from: &[&Opened],
     budget: &Budget,
-) -> Result<Vec<Opened>, StoreError> {
-    let mut found = Vec::new();
+    keep: Keep<'_>,
+) -> Result<(), StoreError> {
     let mut asked = HashSet::new();
     for source in from.iter().filter(|opened| opened.resource_type == include.source) {
         let resource: Value = parsed(source)?;
@@ -95,20 +122,20 @@ fn forwards(
                 if let Some((kind, id)) = local(&value) {
                     if include.target.is_none_or(|target| target == kind) && asked.insert((kind, id.clone()))
                     {
-                        found.extend(current(snapshot, kind, &id, budget)?);
+                        current(snapshot, kind, &id, budget)?.map_or(Ok(()), &mut *keep)?;
                     }
                 } else if let SearchValue::Reference { url: Some(url), .. } = &value {
                     let kinds = parameter.targets.iter().copied();
                     for kind in kinds.filter(|kind| include.target.is_none_or(|target| target == *kind)) {
                         if asked.insert((kind, url.clone())) {
-                            found.extend(canonical(snapshot, kind, url, budget)?);
+                            canonical(snapshot, kind, url, budget)?.map_or(Ok(()), &mut *keep)?;
                         }
                     }
                 }
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn current(
@@ -157,8 +184,8 @@ fn backwards(
     include: &Include,
     to: &[&Opened],
     budget: &Budget,
-) -> Result<Vec<Opened>, StoreError> {
-    let mut found = Vec::new();
+    keep: Keep<'_>,
+) -> Result<(), StoreError> {
     for parameter in followed(include) {
         let targets: Vec<FilterValue> = to
             .iter()
@@ -175,10 +202,10 @@ fn backwards(
         // As many at once as the index is asked for together.
         for targets in targets.chunks(128) {
             let further = Filter { parameter, modifier: None, values: targets.to_vec() };
-            found.extend(all(snapshot, include.source, further, budget)?);
+            all(snapshot, include.source, further, budget)?.into_iter().try_for_each(&mut *keep)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Every resource of a type that meets one filter.

@@ -37,29 +37,33 @@ const TIME_CHUNK: usize = 256;
 const AHEAD: usize = 32;
 
 /// Counts what one search examines, whatever for.
-pub(crate) struct Budget(Cell<usize>);
+pub(crate) struct Budget {
+    spent: Cell<usize>,
+    most: usize,
+}
 
 impl Budget {
-    const fn new() -> Self {
-        Self(Cell::new(0))
+    fn of(query: &Query) -> Self {
+        let most = query.effort.map_or(EXAMINED_MAX, |effort| effort.min(EXAMINED_MAX));
+        Self { spent: Cell::new(0), most }
     }
 
     /// One resource more is to be decrypted.
     pub(crate) fn examine(&self) -> Result<(), StoreError> {
-        let examined = self.0.get() + 1;
-        self.0.set(examined);
-        if examined > EXAMINED_MAX { Err(StoreError::TooCostly) } else { Ok(()) }
+        let examined = self.spent.get() + 1;
+        self.spent.set(examined);
+        if examined > self.most { Err(StoreError::TooCostly) } else { Ok(()) }
     }
 
     fn spent(&self) -> usize {
-        self.0.get()
+        self.spent.get()
     }
 }
 
 /// Answers `queries`, one for each type, from `snapshot`.
 pub(crate) fn run(snapshot: &Snapshot<'_>, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError> {
     let Some(first) = queries.first() else { return Ok(SearchPage::default()) };
-    let (order, budget) = (Order::of(first), Budget::new());
+    let (order, budget) = (Order::of(first), Budget::of(first));
     let compiled =
         queries.iter().map(|query| Compiled::new(snapshot, query, &budget)).collect::<Result<Vec<_>, _>>()?;
     let (mut found, mut all) = (Vec::new(), true);
@@ -84,15 +88,26 @@ pub(crate) fn run(snapshot: &Snapshot<'_>, queries: &[Query], page: &Page) -> Re
         }
     }
     all &= !more(&mut found, page.count);
+    // Each type alone keeps the bound; together they may not.
+    let mut bytes = 0_usize;
+    let within = found.iter().take_while(|one| {
+        let before = bytes;
+        bytes = bytes.saturating_add(one.opened.frame.text().len());
+        before <= PAGE_BYTES_MAX
+    });
+    let within = within.count();
+    all &= within == found.len();
+    found.truncate(within);
     let next = found
         .last()
         .filter(|_| !all)
         .map(|last| order.position(&last.key, last.opened.rid, last.opened.updated));
     let matches: Vec<&Opened> = found.iter().map(|found| &found.opened).collect();
-    let included = includes::run(snapshot, &includes::of(queries), &matches, &budget)?;
+    let included =
+        includes::run(snapshot, &includes::of(queries), first.visible.as_deref(), &matches, &budget)?;
     let mut total = None;
     if plan::wants_total(first) {
-        let budget = Budget::new();
+        let budget = Budget::of(first);
         let counted = compiled.iter().map(|one| Search::new(snapshot, one, None, &budget).total());
         total = Some(counted.sum::<Result<u64, StoreError>>()?);
     }
@@ -131,7 +146,8 @@ impl<'a> Search<'a> {
         Self { snapshot, compiled, further, order: Order::of(compiled.query), plan, budget, bytes: 0 }
     }
 
-    /// All that match, in no order, unless they are more than `most` or more than `examined_max` have to be looked at.
+    /// All that match, in no order, unless they are more than `most`, too large to be held together, or more than
+    /// `examined_max` have to be looked at.
     pub(crate) fn list(
         &mut self,
         most: usize,
@@ -145,7 +161,8 @@ impl<'a> Search<'a> {
                 return Ok(None);
             }
             if let Some(checked) = self.check(rid)? {
-                if found.len() == most {
+                self.add_bytes(&checked);
+                if found.len() == most || self.is_full() {
                     return Ok(None);
                 }
                 found.push(checked.opened);
@@ -274,9 +291,13 @@ impl<'a> Search<'a> {
 
     fn add(&mut self, found: &mut Vec<Match>, checked: Option<Match>) {
         if let Some(checked) = checked {
-            self.bytes = self.bytes.saturating_add(checked.opened.frame.text().len());
+            self.add_bytes(&checked);
             found.push(checked);
         }
+    }
+
+    fn add_bytes(&mut self, checked: &Match) {
+        self.bytes = self.bytes.saturating_add(checked.opened.frame.text().len());
     }
 
     /// Whether the page ends here, however few entries it has.

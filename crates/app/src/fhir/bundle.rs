@@ -17,7 +17,7 @@ use ward_transport::RequestBody;
 use super::condition::TRIES;
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME};
 use super::resolve::{self, Resolved};
-use super::step::{Done, Step, Steps, What, Writing};
+use super::step::{self, Done, Step, Steps, What, Writing};
 use super::text::{BundleText, response};
 use crate::call::{Call, aside};
 use crate::problem::Problem;
@@ -25,6 +25,8 @@ use crate::reply::Reply;
 
 /// Searches and histories in one Bundle at most: each may go through a lot.
 const QUERIES_MAX: usize = 50;
+/// So many resources a search examines in a transaction that writes: others wait for it.
+const EFFORT_WHILE_WRITING: usize = 5000;
 /// Of all that the entries of one Bundle read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -142,18 +144,37 @@ impl Room {
 
 /// Carries out a transaction; again if what its conditions find changes meanwhile.
 async fn transaction(call: &mut Call, entries: Vec<Entry>) -> Result<Reply, Problem> {
-    for _ in 1..TRIES {
-        match try_transaction(call, entries.clone()).await {
-            Err(problem) if problem.is_race() => {}
-            other => return other,
+    let mut tries_left = TRIES;
+    loop {
+        tries_left -= 1;
+        let mut notes = Vec::new();
+        match try_transaction(call, entries.clone(), &mut notes).await {
+            Err(problem) if problem.is_race() && tries_left > 0 => {}
+            Err(problem) => {
+                // That it failed tells of whatever was asked, and an intent has an end.
+                let tells = |note: &AuditEntry| {
+                    note.outcome == Outcome::Intent || note.query.is_some() || !note.patients.is_empty()
+                };
+                let told = notes.into_iter().filter(tells).map(|note| closing(note, Err(&problem)));
+                call.record(told.collect()).await?;
+                return Err(problem);
+            }
+            done => return done,
         }
     }
-    try_transaction(call, entries).await
 }
 
-async fn try_transaction(call: &mut Call, entries: Vec<Entry>) -> Result<Reply, Problem> {
-    let mut resolved = resolve::resolve(call, Kind::Transaction, &entries).await?;
-    let steps = Arc::new(Steps::new(call, &entries, &mut resolved)?);
+/// The entries' notes for the log are in `notes` afterwards, if it fails.
+async fn try_transaction(
+    call: &mut Call,
+    entries: Vec<Entry>,
+    notes: &mut Vec<AuditEntry>,
+) -> Result<Reply, Problem> {
+    let mut asked = Vec::new();
+    let resolved = resolve::resolve(call, Kind::Transaction, &entries, &mut asked).await;
+    *notes = entries.iter().zip(&asked).map(|(entry, asked)| step::note(call, entry, asked)).collect();
+    let mut resolved = resolved?;
+    let steps = Arc::new(Steps::new(call, Kind::Transaction, &entries, &mut resolved)?);
     let preparing = Arc::clone(&steps);
     let prepared = tokio::task::spawn_blocking(move || {
         let step = |(entry, resolved): (Entry, Result<Resolved, Problem>)| {
@@ -169,21 +190,27 @@ async fn try_transaction(call: &mut Call, entries: Vec<Entry>) -> Result<Reply, 
     .map_err(|_| Problem::internal())??;
     let mut permitted = Vec::with_capacity(prepared.len());
     let (mut written, mut created) = (HashSet::new(), HashSet::new());
-    for (index, mut step) in prepared {
+    let deleted: HashSet<ResourceKey> = prepared
+        .iter()
+        .filter(|(_, step)| matches!(&step.what, What::Delete { .. }))
+        .filter_map(|(_, step)| step.written().cloned())
+        .collect();
+    let writes = prepared.iter().any(|(_, step)| step.is_write());
+    for ((index, mut step), note) in prepared.into_iter().zip(notes.iter_mut()) {
         let again = step.written().is_some_and(|key| !written.insert(key.clone()))
-            || step.created_unless().is_some_and(|unless| !created.insert(unless));
+            || step.created_unless().is_some_and(|unless| !created.insert(unless))
+            || step.counts_on().any(|key| deleted.contains(&key));
         if again {
             return Err(Problem::same_resource().at_entry(index));
         }
-        let entry = step.entry(call);
-        if let Err(problem) = step.permit(call) {
-            call.record(vec![closing(entry, Err(&problem))]).await?;
-            return Err(problem.at_entry(index));
+        *note = step.entry(note);
+        step.permit(call).map_err(|problem| problem.at_entry(index))?;
+        if writes {
+            step.bound(EFFORT_WHILE_WRITING);
         }
-        permitted.push(Permitted { index, step, entry });
+        permitted.push(Permitted { index, step, entry: note.clone() });
     }
     name_those_before(call, &mut permitted).await?;
-    let writes = permitted.iter().any(|one| one.step.is_write());
     let intents = permitted.iter().filter(|one| one.step.is_write()).map(|one| one.entry.clone());
     call.record(intents.collect()).await?;
     let permitted = Arc::new(permitted);
@@ -191,8 +218,9 @@ async fn try_transaction(call: &mut Call, entries: Vec<Entry>) -> Result<Reply, 
     // What only reads does not keep the one writer busy.
     let mut done = if writes {
         let apply = move |transaction: &mut dyn Transaction| {
+            let mut held = HashSet::new();
             for one in carried_out.iter() {
-                one.step.holds(transaction).map_err(|problem| problem.at_entry(one.index))?;
+                one.step.holds(transaction, &mut held).map_err(|problem| problem.at_entry(one.index))?;
             }
             each(&carried_out, |step| step.write(transaction, &steps))
         };
@@ -268,8 +296,11 @@ async fn batch(call: &mut Call, plan: Plan) -> Result<Reply, Problem> {
 }
 
 async fn try_batch(call: &mut Call, entries: Vec<Entry>, room: &mut Room) -> Result<Vec<Answer>, Problem> {
-    let mut resolved = resolve::resolve(call, Kind::Batch, &entries).await?;
-    let steps = Arc::new(Steps::new(call, &entries, &mut resolved)?);
+    let mut asked = Vec::new();
+    let mut resolved = resolve::resolve(call, Kind::Batch, &entries, &mut asked).await?;
+    let notes: Vec<AuditEntry> =
+        entries.iter().zip(&asked).map(|(entry, asked)| step::note(call, entry, asked)).collect();
+    let steps = Arc::new(Steps::new(call, Kind::Batch, &entries, &mut resolved)?);
     let preparing = Arc::clone(&steps);
     let prepared = tokio::task::spawn_blocking(move || {
         let step = |(entry, resolved): (Entry, Result<Resolved, Problem>)| {
@@ -281,16 +312,16 @@ async fn try_batch(call: &mut Call, entries: Vec<Entry>, room: &mut Room) -> Res
     .map_err(|_| Problem::internal())?;
     let mut answers: Vec<Answer> = Vec::with_capacity(prepared.len());
     let mut permitted = Vec::new();
-    for (index, step) in prepared {
+    for ((index, step), note) in prepared.into_iter().zip(notes) {
         match step {
             Ok(mut step) => {
-                let entry = step.entry(call);
+                let entry = step.entry(&note);
                 match step.permit(call) {
                     Ok(()) => permitted.push(Permitted { index, step, entry }),
                     Err(problem) => answers.push((index, entry, Err(problem))),
                 }
             }
-            Err(problem) => answers.push((index, call.entry.clone(), Err(problem))),
+            Err(problem) => answers.push((index, note, Err(problem))),
         }
     }
     name_those_before(call, &mut permitted).await?;
@@ -303,7 +334,7 @@ async fn try_batch(call: &mut Call, entries: Vec<Entry>, room: &mut Room) -> Res
         let (steps, app) = (Arc::clone(&steps), Arc::clone(&call.app));
         let write = async move {
             let write = move |transaction: &mut dyn Transaction| {
-                step.holds(transaction)?;
+                step.holds(transaction, &mut HashSet::new())?;
                 step.write(transaction, &steps)
             };
             app.store.write(write).await

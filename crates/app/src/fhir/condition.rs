@@ -18,18 +18,32 @@ use crate::problem::Problem;
 /// So often a conditional write is tried again whose condition finds something else when it comes to writing.
 pub(crate) const TRIES: usize = 4;
 
+/// Parameters of what a search gives, not of what it finds.
+const SHAPING: [&str; 7] =
+    ["_count", "_elements", "_include", "_revinclude", "_sort", "_summary", "_total"];
+
+/// So many resources are examined for a condition: it is asked while others wait to write.
+const EFFORT: usize = 2000;
+
 /// A search that says which resource is meant.
 pub(crate) struct Condition(Asked);
 
 /// What a condition finds.
+#[derive(Clone)]
 pub(crate) enum Matched {
     Nothing,
     One(Box<Stored>),
     Several,
 }
 
+/// The condition in `If-None-Exist`, before which `?` or `Type?` may stand.
+pub(crate) fn if_none_exist(kind: ResourceType, text: &str) -> &str {
+    let text = text.strip_prefix(kind.name()).filter(|rest| rest.starts_with('?')).unwrap_or(text);
+    text.strip_prefix('?').unwrap_or(text)
+}
+
 impl Condition {
-    /// Understands the condition on a resource of this type, written as in a URL.
+    /// Understands the condition on a resource of this type: what stands after `?` in a URL.
     pub(crate) fn read(
         app: &App,
         account: &str,
@@ -37,9 +51,13 @@ impl Condition {
         kind: ResourceType,
         text: &str,
     ) -> Result<Self, Problem> {
-        let text = text.split_once('?').map_or(text, |(_, query)| query);
         let pairs = form::pairs(text.as_bytes())?;
-        let asked = search::understand(app, account, now, Scope::of_type(kind), pairs, Handling::Strict)?;
+        let shapes = |name: &str| SHAPING.contains(&name.split(':').next().unwrap_or_default());
+        if pairs.iter().any(|(name, _)| shapes(name)) {
+            let words = "a condition says which resource is meant: it has no order, size, summary or includes";
+            return Err(Problem::malformed(IssueCode::NotSupported, words));
+        }
+        let mut asked = search::understand(app, account, now, Scope::of_type(kind), pairs, Handling::Strict)?;
         if asked.queries.iter().any(|query| query.is_all()) || asked.is_link() {
             let words =
                 "a condition needs search parameters that say which resource is meant, such as an identifier";
@@ -51,6 +69,7 @@ impl Condition {
                 "a condition cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes; name the codes";
             return Err(Problem::malformed(IssueCode::NotSupported, words));
         }
+        asked.bound(EFFORT);
         Ok(Self(asked))
     }
 
@@ -77,11 +96,12 @@ impl Condition {
 
     /// What it finds now.
     pub(crate) fn find(&self, session: &mut (impl Session + ?Sized)) -> Result<Matched, Problem> {
-        let mut found = session.search(&self.0.queries, &Page { count: 2, after: None })?.hits;
-        Ok(match (found.pop(), found.pop()) {
-            (None, _) => Matched::Nothing,
-            (Some(one), None) => Matched::One(Box::new(one)),
-            (Some(_), Some(_)) => Matched::Several,
+        let mut page = session.search(&self.0.queries, &Page { count: 2, after: None })?;
+        // A page may end early, after large resources.
+        Ok(match (page.hits.pop(), page.hits.pop(), page.next) {
+            (None, _, None) => Matched::Nothing,
+            (Some(one), None, None) => Matched::One(Box::new(one)),
+            _ => Matched::Several,
         })
     }
 

@@ -26,9 +26,9 @@ pub(crate) fn is_json_patch(content_type: &str) -> bool {
     content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON_PATCH)
 }
 
-/// Copies can double a document with each operation: its size is looked at after every one.
 const OPERATIONS_MAX: usize = 1_000;
-const BYTES_MAX: usize = 16 << 20;
+/// Copies can double a document with each operation: what all of them add together.
+const COPIED_BYTES_MAX: usize = 16 << 20;
 const DEPTH_MAX: usize = 200;
 
 /// A change to a resource.
@@ -92,10 +92,18 @@ impl Patch {
 fn apply_json(resource: &mut Value, operations: &[PatchOperation]) -> Result<(), Problem> {
     // No deeper than this, whatever is put into what.
     let mut depth = depth_of(resource);
+    let mut copied = 0_usize;
     for (position, operation) in operations.iter().enumerate() {
         depth = depth.max(depth_after(operation, depth));
         if depth > DEPTH_MAX {
             return Err(Problem::malformed(IssueCode::TooCostly, "the patch nests deeper than is accepted"));
+        }
+        // A patch's own values are no longer than its body. Copies are.
+        if let PatchOperation::Copy(copy) = operation {
+            copied = copied.saturating_add(resource.pointer(copy.from.as_str()).map_or(0, size_of));
+            if copied > COPIED_BYTES_MAX {
+                return Err(Problem::too_large("the patch makes the resource larger than is accepted"));
+            }
         }
         json_patch::patch(resource, std::slice::from_ref(operation)).map_err(|_| {
             let words = format!(
@@ -105,10 +113,6 @@ fn apply_json(resource: &mut Value, operations: &[PatchOperation]) -> Result<(),
             );
             Problem::invalid(vec![Issue::error(IssueCode::Processing, words)])
         })?;
-        // A patch's own values are no longer than its body. Copies are.
-        if matches!(operation, PatchOperation::Copy(_)) && size_of(resource) > BYTES_MAX {
-            return Err(Problem::too_large("the patch makes the resource larger than is accepted"));
-        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Search (<https://hl7.org/fhir/R4/search.html>).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use http::StatusCode;
 use ward_audit::Class;
@@ -27,6 +28,8 @@ use crate::reply::Reply;
 const PAGE_SIZE: u32 = 50;
 const FORM_BYTES_MAX: usize = 256 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
+/// The longest query: an entry of the audit log holds all of it.
+const QUERY_BYTES_MAX: usize = 8000;
 
 /// What clients add to a paging link.
 const LINK_TAKES: [&str; 4] = ["_cursor", "_count", "_format", "_pretty"];
@@ -83,16 +86,17 @@ pub(crate) struct Asked {
     warnings: Vec<Issue>,
     count: u32,
     after: Option<Position>,
-    /// What may be given along with the matches.
-    may_include: HashSet<ResourceType>,
 }
 
 impl Asked {
-    /// The query for the sealed part of the audit log.
+    /// The query for the sealed part of the audit log, all of it.
     pub(crate) fn written(&self) -> Phi<String> {
-        const CHARACTERS_MAX: usize = 4096;
-        let text: Vec<String> = self.pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Phi::new(text.join("&").chars().take(CHARACTERS_MAX).collect())
+        Phi::new(written(&self.pairs))
+    }
+
+    /// Lets the search examine so many resources at most.
+    pub(crate) fn bound(&mut self, effort: usize) {
+        self.queries.iter_mut().for_each(|query| query.effort = Some(effort));
     }
 
     /// The patients that the query names. That nothing was found tells of them, too.
@@ -145,7 +149,11 @@ impl Asked {
         }
         if self.queries.iter().any(|query| !query.includes.is_empty()) {
             let may = |kind: &ResourceType| call.permit(Permission::Search, Some(*kind)).is_ok();
-            self.may_include = ResourceType::all().filter(may).collect();
+            let visible: Arc<HashSet<ResourceType>> = Arc::new(ResourceType::all().filter(may).collect());
+            for query in &mut self.queries {
+                query.includes.retain(|include| visible.contains(&include.source));
+                query.visible = Some(Arc::clone(&visible));
+            }
         }
         Ok(())
     }
@@ -156,13 +164,12 @@ impl Asked {
             Some(queries) => session.search(&queries, &self.page())?,
             None => session.search(&self.queries, &self.page())?,
         };
-        found.included.retain(|stored| {
-            let concerns = |whole: &Vec<ResourceId>| {
+        if let Some(whole) = &self.scope.whole {
+            let concerns = |stored: &Stored| {
                 stored.patients.is_empty() || stored.patients.iter().any(|patient| whole.contains(patient))
             };
-            self.may_include.contains(&stored.key.resource_type)
-                && self.scope.whole.as_ref().is_none_or(concerns)
-        });
+            found.included.retain(concerns);
+        }
         Ok(found)
     }
 }
@@ -318,6 +325,11 @@ pub(crate) fn understand(
         }
         None => (None, None, pairs, handling),
     };
+    // What the log cannot hold is not asked.
+    if serde_json::Value::from(written(&pairs)).to_string().len() > QUERY_BYTES_MAX {
+        let words = format!("a search has {QUERY_BYTES_MAX} bytes at most; ask for fewer values at a time");
+        return Err(Problem::malformed(IssueCode::TooLong, words));
+    }
     let (kinds, named) = kinds(&scope, &pairs)?;
     let understood: Vec<(String, String)> = match scope.kind {
         Some(_) => pairs.clone(),
@@ -344,7 +356,13 @@ pub(crate) fn understand(
     if count == 0 {
         queries.iter_mut().for_each(|query| query.summary = Summary::Count);
     }
-    Ok(Asked { scope, pairs, queries, named, warnings, count, after, may_include: HashSet::new() })
+    Ok(Asked { scope, pairs, queries, named, warnings, count, after })
+}
+
+/// A query in one text.
+fn written(pairs: &[(String, String)]) -> String {
+    let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    text.join("&")
 }
 
 /// The types that are searched, and whether they were named.

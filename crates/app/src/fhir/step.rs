@@ -1,13 +1,14 @@
 //! What an entry of a Bundle comes down to: prepared on any thread, carried out in the store.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::Value;
 use ward_audit::{Entry as AuditEntry, Outcome};
 use ward_base::{Phi, ResourceId, Timestamp};
-use ward_fhir::bundle::{self, Entry, History, Method as EntryMethod, rewrite_references};
+use ward_fhir::bundle::{self, Entry, History, Kind, Method as EntryMethod, rewrite_references};
 use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::Handling;
 use ward_fhir::{Moment, ResourceType};
@@ -16,6 +17,7 @@ use ward_store::{
     Expected, HistoryScope, Prepared, ResourceKey, Session, StoreError, Stored, Transaction, WriteOutcome,
 };
 
+use super::condition::Condition;
 use super::patch::Patch;
 use super::read::{Known, Part};
 use super::resolve::{self, Check, Resolved};
@@ -103,6 +105,13 @@ pub(super) struct Steps {
     handling: Handling,
     /// The ids of what entries create or update, by the entry's place.
     ids: HashMap<usize, ResourceId>,
+    kind: Kind,
+    names: Names,
+}
+
+/// The names that the entries of a Bundle have for each other.
+#[derive(Default)]
+struct Names {
     /// What each `fullUrl` stands for from now on.
     assigned: HashMap<String, String>,
     /// The same by what comes after the base of a `fullUrl` such as `https://h/fhir/Patient/1`, for relative
@@ -110,16 +119,32 @@ pub(super) struct Steps {
     relative: HashMap<String, HashMap<String, String>>,
 }
 
+impl Names {
+    fn add(&mut self, url: &str, stands_for: &str) {
+        if let Some((base, of_one)) = bundle::restful(url) {
+            let of_base = self.relative.entry(base.to_owned()).or_default();
+            of_base.insert(of_one.to_owned(), stands_for.to_owned());
+        }
+        self.assigned.insert(url.to_owned(), stands_for.to_owned());
+    }
+
+    /// What `link` in the resource of an entry with this `fullUrl` stands for.
+    fn get(&self, full_url: Option<&str>, link: &str) -> Option<&String> {
+        let relative = full_url.and_then(bundle::restful).and_then(|(base, _)| self.relative.get(base)?.get(link));
+        relative.or_else(|| self.assigned.get(link))
+    }
+}
+
 impl Steps {
     /// Gives an id to whatever is made, and finds out what the entries' names for each other stand for. What goes
     /// wrong with one entry becomes its problem.
     pub(super) fn new(
         call: &Call,
+        bundle_kind: Kind,
         entries: &[Entry],
         resolved: &mut [Result<Resolved, Problem>],
     ) -> Result<Self, Problem> {
-        let (mut ids, mut assigned) = (HashMap::new(), HashMap::new());
-        let mut relative: HashMap<String, HashMap<String, String>> = HashMap::new();
+        let (mut ids, mut names) = (HashMap::new(), Names::default());
         for (entry, resolved) in entries.iter().zip(resolved.iter_mut()) {
             let (Some(kind), Ok(known)) = (entry.target.resource_type, &*resolved) else { continue };
             let matched = known.matched.as_ref().map(|stored| stored.key.id.clone());
@@ -142,12 +167,7 @@ impl Steps {
             };
             let Some(id) = id else { continue };
             if let Some(url) = &entry.full_url {
-                let stands_for = format!("{kind}/{}", id.as_str());
-                if let Some((base, of_one)) = bundle::restful(url) {
-                    let of_base = relative.entry(base.to_owned()).or_default();
-                    of_base.insert(of_one.to_owned(), stands_for.clone());
-                }
-                assigned.insert(url.clone(), stands_for);
+                names.add(url, &format!("{kind}/{}", id.as_str()));
             }
             ids.insert(entry.index, id);
         }
@@ -176,8 +196,8 @@ impl Steps {
             now: call.now,
             handling: media::preferred_handling(call),
             ids,
-            assigned,
-            relative,
+            kind: bundle_kind,
+            names,
         })
     }
 
@@ -326,12 +346,23 @@ impl Steps {
         let words = "an entry that writes must have a resource";
         let resource = entry.resource.clone();
         let mut resource = resource.ok_or_else(|| Problem::malformed(IssueCode::Required, words))?;
-        rewrite_references(&mut resource, &self.assigned);
-        rewrite_references(&mut resource, references);
-        if let Some(relative) =
-            entry.full_url.as_deref().and_then(bundle::restful).and_then(|(base, _)| self.relative.get(base))
-        {
-            rewrite_references(&mut resource, relative);
+        let (full_url, refers_to_other) = (entry.full_url.as_deref(), Cell::new(false));
+        rewrite_references(&mut resource, &|link| {
+            let in_bundle = || {
+                let of_itself = full_url == Some(link);
+                if self.kind == Kind::Transaction || of_itself {
+                    return self.names.get(full_url, link);
+                }
+                // An address means what is at it; another name means nothing outside of the Bundle.
+                let is_other = bundle::restful(link).is_none() && self.names.assigned.contains_key(link);
+                refers_to_other.set(refers_to_other.get() || is_other);
+                None
+            };
+            references.get(link).or_else(in_bundle).cloned()
+        });
+        if refers_to_other.get() {
+            let words = "entries of a batch cannot refer to each other; send a transaction";
+            return Err(Problem::malformed(IssueCode::Invalid, words));
         }
         write::check_resource(&resource, kind)?;
         let key = ResourceKey { resource_type: kind, id };
@@ -343,6 +374,30 @@ impl Steps {
         let asked = history::Asked::read(&self.app, &self.account, self.now, scope, query)?;
         Ok(What::History(Box::new(asked)))
     }
+}
+
+/// What the log says of an entry before anything of it is understood.
+pub(super) fn note(call: &Call, entry: &Entry, asked: &resolve::Asked) -> AuditEntry {
+    let mut note = call.entry.clone();
+    note.action = match (entry.method, &entry.target.id, entry.target.history) {
+        (EntryMethod::Post, ..) => "create",
+        (EntryMethod::Put, ..) => "update",
+        (EntryMethod::Patch, ..) => "patch",
+        (EntryMethod::Delete, ..) => "delete",
+        (_, Some(_), History::Absent) => "read",
+        (_, _, History::Version(_)) => "vread",
+        (_, _, History::All) => "history",
+        (_, None, History::Absent) => "search",
+    };
+    let kind = entry.target.resource_type;
+    note.resource_type = kind.map(ResourceType::name);
+    note.resource = kind.zip(entry.target.id.clone()).map(|(kind, id)| (kind.name(), id, None));
+    let is_read = matches!(entry.method, EntryMethod::Get | EntryMethod::Head);
+    let read = entry.target.query.as_ref().filter(|_| is_read);
+    let queries: Vec<&str> = asked.queries.iter().chain(read).map(String::as_str).collect();
+    note.query = (!queries.is_empty()).then(|| Phi::new(queries.join("\n")));
+    note.patients.clone_from(&asked.patients);
+    note
 }
 
 impl Step {
@@ -424,44 +479,61 @@ impl Step {
             What::Search(asked) => asked.permit(call),
             What::Put { key, by: Writing::Update, expected, .. } => {
                 call.permit(permission, kind)?;
-                *expected = write::narrowed(call, key.resource_type, *expected);
+                *expected = write::narrowed(call, key.resource_type, *expected)?;
                 Ok(())
             }
             _ => call.permit(permission, kind),
         }
     }
 
-    /// The entry for the audit log, an intent for now.
-    pub(super) fn entry(&self, call: &Call) -> AuditEntry {
-        let mut entry = call.entry.clone();
+    /// The entry for the audit log, an intent for now, from what `note` says already.
+    pub(super) fn entry(&self, note: &AuditEntry) -> AuditEntry {
+        let mut entry = note.clone();
         entry.action = self.interaction().0;
         entry.outcome = Outcome::Intent;
         entry.resource_type = self.kind().map(ResourceType::name);
         entry.resource = self.key().map(|key| (key.resource_type.name(), key.id.clone(), None));
-        entry.patients.clear();
         match &self.what {
             What::Put { prepared, .. } => {
-                entry.patients = prepared.patients().to_vec();
+                entry.patients.extend_from_slice(prepared.patients());
                 entry.rows = 1;
             }
-            What::Keep { stored } => entry.patients.clone_from(&stored.patients),
+            What::Keep { stored } => entry.patients.extend_from_slice(&stored.patients),
             What::Search(asked) => {
                 entry.query = Some(asked.written());
-                entry.patients = asked.patients();
+                entry.patients.extend(asked.patients());
             }
             _ => {}
-        }
-        if let Some(asked) = self.own_check().map(|check| check.condition.asked()) {
-            entry.query = Some(asked.written());
-            entry.patients.extend(asked.patients());
         }
         entry
     }
 
+    /// Lets a search examine so many resources at most.
+    pub(super) fn bound(&mut self, effort: usize) {
+        if let What::Search(asked) = &mut self.what {
+            asked.bound(effort);
+        }
+    }
+
+    /// The resources that its conditions found: not to be deleted by another entry.
+    pub(super) fn counts_on(&self) -> impl Iterator<Item = ResourceKey> {
+        let is_own_delete = |check: &Check| check.is_own && matches!(&self.what, What::Delete { .. });
+        self.checks.iter().filter(move |check| !is_own_delete(check)).filter_map(|check| {
+            let resource_type = check.condition.asked().kind()?;
+            Some(ResourceKey { resource_type, id: check.finds.clone()? })
+        })
+    }
+
     /// Whether its conditions still find what they found.
-    pub(super) fn holds(&self, session: &mut dyn Transaction) -> Result<(), Problem> {
+    /// Conditions in `held` are known to hold.
+    pub(super) fn holds(
+        &self,
+        session: &mut dyn Transaction,
+        held: &mut HashSet<*const Condition>,
+    ) -> Result<(), Problem> {
         for check in &self.checks {
-            if !check.condition.still_finds(session, check.finds.as_ref())? {
+            if held.insert(Arc::as_ptr(&check.condition))
+                && !check.condition.still_finds(session, check.finds.as_ref())? {
                 return Err(Problem::raced());
             }
         }

@@ -13,7 +13,7 @@ use ward_identity::Permission;
 use ward_store::{Expected, Prepared, ResourceKey, StoreError, Stored, WriteOutcome, Written};
 use ward_transport::RequestBody;
 
-use super::condition::{Condition, Matched, TRIES};
+use super::condition::{Condition, Matched, TRIES, if_none_exist};
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME, Return};
 use super::patch::{self, Patch};
 use crate::call::{Call, aside};
@@ -31,6 +31,7 @@ pub(crate) async fn create(call: &mut Call, kind: ResourceType, body: RequestBod
     let condition = match call.headers.contains_key("if-none-exist") {
         true => {
             let text = call.header("if-none-exist").ok_or_else(Problem::not_a_condition)?;
+            let text = if_none_exist(kind, text);
             let condition = Condition::read(&call.app, &call.account()?, call.now, kind, text)?;
             Some(asked(call, condition)?)
         }
@@ -61,7 +62,7 @@ pub(crate) async fn update(call: &mut Call, key: ResourceKey, body: RequestBody)
     call.about(&key, None);
     media::acceptable(call, None)?;
     call.permit(Permission::Update, Some(key.resource_type))?;
-    let expected = narrowed(call, key.resource_type, expected(call)?);
+    let expected = narrowed(call, key.resource_type, expected(call)?)?;
     let resource = received(call, key.resource_type, body).await?;
     if resource.id() != Some(key.id.as_str()) {
         let words = "the resource must have the id that stands in the address";
@@ -174,12 +175,13 @@ pub(crate) async fn conditional_patch(
 /// Patches `stored`; nothing if it has changed meanwhile and no version was asked for.
 async fn patched(
     call: &mut Call,
-    change: &Patch,
+    change: &Arc<Patch>,
     version: Option<u64>,
     stored: Stored,
     check: Check,
 ) -> Result<Option<Reply>, Problem> {
     call.about(&stored.key, None);
+    call.entry.rows = 0;
     call.touches(&stored.patients, 0);
     if stored.deleted {
         return Err(Problem::gone());
@@ -187,10 +189,16 @@ async fn patched(
     if version.is_some_and(|version| version != stored.version) {
         return Err(Problem::precondition_failed());
     }
-    let resource = change.apply(&stored)?;
-    check_resource(&resource, stored.key.resource_type)?;
-    let prepared = Arc::new(call.app.store.prepare(&stored.key, &resource)?);
-    match put(call, &stored.key, &prepared, Expected::Version(stored.version), check).await {
+    let (key, before) = (stored.key.clone(), stored.version);
+    let (app, change) = (Arc::clone(&call.app), Arc::clone(change));
+    // Whatever its length: how much work it is, its paths say.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let resource = change.apply(&stored)?;
+        check_resource(&resource, stored.key.resource_type)?;
+        Ok::<_, Problem>(Arc::new(app.store.prepare(&stored.key, &resource)?))
+    });
+    let prepared = prepared.await.map_err(|_| Problem::internal())??;
+    match put(call, &key, &prepared, Expected::Version(before), check).await {
         Err(problem) if version.is_none() && problem.status() == StatusCode::PRECONDITION_FAILED => Ok(None),
         other => other,
     }
@@ -238,6 +246,7 @@ async fn deleted(
     check: Check,
 ) -> Result<Option<Reply>, Problem> {
     call.about(&stored.key, None);
+    call.entry.rows = 0;
     call.touches(&stored.patients, 1);
     if stored.deleted {
         return Ok(Some(Reply::empty(StatusCode::NO_CONTENT).versioned(stored.version, stored.updated)));
@@ -279,14 +288,12 @@ fn expected(call: &Call) -> Result<Expected, Problem> {
 }
 
 /// Whoever may not create may not do it by updating either, nor bring back what was deleted.
-pub(crate) fn narrowed(call: &Call, kind: ResourceType, expected: Expected) -> Expected {
+pub(crate) fn narrowed(call: &Call, kind: ResourceType, expected: Expected) -> Result<Expected, Problem> {
+    let may_create = call.permit(Permission::Create, Some(kind));
     match expected {
-        Expected::Any | Expected::Known | Expected::Absent
-            if call.permit(Permission::Create, Some(kind)).is_err() =>
-        {
-            Expected::Current
-        }
-        expected => expected,
+        Expected::Absent => may_create.map(|()| expected),
+        Expected::Any | Expected::Known if may_create.is_err() => Ok(Expected::Current),
+        expected => Ok(expected),
     }
 }
 
@@ -346,11 +353,15 @@ async fn received(call: &Call, kind: ResourceType, body: RequestBody) -> Result<
     .await
 }
 
-async fn received_patch(call: &Call, body: RequestBody) -> Result<Patch, Problem> {
+async fn received_patch(call: &Call, body: RequestBody) -> Result<Arc<Patch>, Problem> {
     let is_json_patch = patch::is_json_patch(call.header(header::CONTENT_TYPE).unwrap_or_default());
     let most = call.resource_bytes_max();
     let bytes = call.body(body, &patch::MEDIA_TYPES, patch::MEDIA_TYPE_NAMES, most).await?;
-    Patch::read(ward_fhir::json::parse(&bytes, &call.json_limits())?, is_json_patch)
+    let limits = call.json_limits();
+    aside(bytes.len(), move || {
+        Patch::read(ward_fhir::json::parse(&bytes, &limits)?, is_json_patch).map(Arc::new)
+    })
+    .await
 }
 
 /// Made ready to be stored under `key`.

@@ -1,7 +1,5 @@
 //! The references in a Bundle's resources: those that search, and those that get another name.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use super::{History, target};
@@ -41,29 +39,28 @@ pub fn restful(url: &str) -> Option<(&str, &str)> {
         .then_some((base, of_one))
 }
 
-/// Replaces every link in `resource` that is a key of `assigned` by its value: references, elements of the types
+/// Gives every link in `resource` the name that `renamed` has for it, if it has one: references, elements of the types
 /// uri, url, oid and uuid, and `href` and `src` in narratives, as the specification demands. A canonical stays as it
-/// is, and so does what only begins with a key, such as a link to a version.
-pub fn rewrite_references(resource: &mut Value, assigned: &HashMap<String, String>) {
-    if !assigned.is_empty() {
-        rewrite_resource(resource, assigned, DEPTH_MAX);
-    }
+/// is, and so does what only begins with a link that has another name, such as a link to a version. Each link is asked
+/// for once: what has its new name is not renamed again.
+pub fn rewrite_references(resource: &mut Value, renamed: &dyn Fn(&str) -> Option<String>) {
+    rewrite_resource(resource, renamed, DEPTH_MAX);
 }
 
 /// The deepest nesting of objects that is looked into, as in validation.
 const DEPTH_MAX: usize = 100;
 
-fn rewrite_resource(resource: &mut Value, assigned: &HashMap<String, String>, depth_left: usize) {
+fn rewrite_resource(resource: &mut Value, renamed: &dyn Fn(&str) -> Option<String>, depth_left: usize) {
     let kind = resource.get("resourceType").and_then(Value::as_str).and_then(ResourceType::parse);
     if let (Some(definition), Value::Object(object)) = (kind.and_then(ResourceType::definition), resource) {
-        rewrite_object(object, definition, assigned, depth_left);
+        rewrite_object(object, definition, renamed, depth_left);
     }
 }
 
 fn rewrite_object(
     object: &mut Map<String, Value>,
     definition: &'static Definition,
-    assigned: &HashMap<String, String>,
+    renamed: &dyn Fn(&str) -> Option<String>,
     depth_left: usize,
 ) {
     let Some(depth_left) = depth_left.checked_sub(1) else { return };
@@ -82,7 +79,7 @@ fn rewrite_object(
             None if key.starts_with('_') => {
                 each(value, &mut |value| {
                     if let Value::Object(object) = value {
-                        rewrite_object(object, definitions::element(), assigned, depth_left);
+                        rewrite_object(object, definitions::element(), renamed, depth_left);
                     }
                 });
                 continue;
@@ -91,19 +88,19 @@ fn rewrite_object(
         };
         each(value, &mut |value| match (of, value) {
             (ElementType::Complex(id), Value::Object(object)) => {
-                rewrite_object(object, definitions::definition(id), assigned, depth_left);
+                rewrite_object(object, definitions::definition(id), renamed, depth_left);
             }
-            (ElementType::Resource, value) => rewrite_resource(value, assigned, depth_left),
+            (ElementType::Resource, value) => rewrite_resource(value, renamed, depth_left),
             (
                 ElementType::Primitive(Primitive::Uri | Primitive::Url | Primitive::Oid | Primitive::Uuid),
                 Value::String(link),
             ) => {
-                if let Some(new) = assigned.get(link.as_str()) {
-                    link.clone_from(new);
+                if let Some(new) = renamed(link) {
+                    *link = new;
                 }
             }
             (ElementType::Xhtml, Value::String(text)) => {
-                if let Some(new) = rewrite_narrative(text, assigned) {
+                if let Some(new) = rewrite_narrative(text, renamed) {
                     *text = new;
                 }
             }
@@ -121,7 +118,7 @@ fn each(value: &mut Value, act: &mut dyn FnMut(&mut Value)) {
 }
 
 /// The narrative with other links, if there are any to change.
-fn rewrite_narrative(text: &str, assigned: &HashMap<String, String>) -> Option<String> {
+fn rewrite_narrative(text: &str, renamed: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let mut out = String::new();
     let mut changed = false;
     let mut rest = text;
@@ -136,11 +133,11 @@ fn rewrite_narrative(text: &str, assigned: &HashMap<String, String>) -> Option<S
         let quoted =
             quote.and_then(|quote| after.get(1..)?.split_once(quote).map(|(link, rest)| (quote, link, rest)));
         if let Some((quote, link, after)) = quoted
-            && let Some(new) = assigned.get(link)
+            && let Some(new) = renamed(link)
             && !new.contains(['"', '\'', '<', '>', '&'])
         {
             out.push(quote);
-            out.push_str(new);
+            out.push_str(&new);
             out.push(quote);
             rest = after;
             changed = true;
@@ -157,10 +154,11 @@ mod tests {
 
     #[test]
     fn links_are_replaced_where_the_specification_says() {
-        let assigned = HashMap::from([
-            ("urn:uuid:1".to_owned(), "Patient/a".to_owned()),
-            ("urn:uuid:2".to_owned(), "Binary/b".to_owned()),
-        ]);
+        let renamed = |link: &str| match link {
+            "urn:uuid:1" => Some("Patient/a".to_owned()),
+            "urn:uuid:2" => Some("Binary/b".to_owned()),
+            _ => None,
+        };
         let mut resource = json!({
             "resourceType": "DocumentReference",
             "text": {"status": "generated", "div": "<div><a href=\"urn:uuid:1\">urn:uuid:1</a><img src='urn:uuid:2'/> href=\"urn:uuid:3\"</div>"},
@@ -172,7 +170,7 @@ mod tests {
             "content": [{"attachment": {"url": "urn:uuid:2"}}],
             "unknown": "urn:uuid:1",
         });
-        rewrite_references(&mut resource, &assigned);
+        rewrite_references(&mut resource, &renamed);
         assert_eq!(
             resource,
             json!({

@@ -1,5 +1,8 @@
 //! What a search asks for, once it is understood.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use super::parameters::{ParameterKind, SearchParameter};
 use crate::ResourceType;
 
@@ -16,6 +19,10 @@ pub struct Query {
     pub compartment: Option<Compartment>,
     /// What to give along with the matches.
     pub includes: Vec<Include>,
+    /// The types that may be given along; all, if it is not said. What is of another type leads nowhere either.
+    pub visible: Option<Arc<HashSet<ResourceType>>>,
+    /// So many resources may be examined; as many as the store allows, if it is not said.
+    pub effort: Option<usize>,
     /// The order; empty means the store's own, which never changes.
     pub sort: Vec<Sort>,
     /// The page size that was asked for.
@@ -37,6 +44,8 @@ impl Query {
             links: Vec::new(),
             compartment: None,
             includes: Vec::new(),
+            visible: None,
+            effort: None,
             sort: Vec::new(),
             count: None,
             total: Total::None,

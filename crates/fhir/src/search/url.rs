@@ -3,34 +3,44 @@
 use super::parameters::{ParameterKind, parameter};
 use crate::ResourceType;
 
-/// Parameters that shape a result, or name nothing but versions and times of this server.
-const HARMLESS: [&str; 14] = [
-    "_count",
-    "_cursor",
-    "_elements",
-    "_format",
-    "_include",
-    "_include:iterate",
-    "_lastUpdated",
-    "_pretty",
-    "_revinclude",
-    "_revinclude:iterate",
-    "_sort",
-    "_summary",
-    "_total",
-    "_type",
-];
+/// Parameters that shape a result: their values are few, or say nothing of anybody.
+fn shapes(name: &str, value: &str) -> bool {
+    let is_plain =
+        |more: &[u8]| value.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte));
+    match name {
+        "_count" | "_total" | "_summary" | "_pretty" => is_short(value) && is_plain(b""),
+        "_format" => is_short(value) && is_plain(b"/+; =.-"),
+        // A link of ours, sealed.
+        "_cursor" => is_plain(b"-_"),
+        // Names of elements, parameters and types. What is none of them is refused where it is read.
+        "_elements" | "_sort" => value.split(',').all(|part| is_short(part) && is_plain(b",.-_")),
+        "_type" => value.split(',').all(|part| ResourceType::parse(part.trim()).is_some()),
+        "_include" | "_include:iterate" | "_revinclude" | "_revinclude:iterate" => {
+            value.split(':').all(is_short) && is_plain(b":-_*")
+        }
+        "_lastUpdated" => is_short(value) && is_plain(b":.-+, "),
+        _ => false,
+    }
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= 40
+}
 
 /// Whether `name=value` may stand in a URL: it shapes the result only, or refers to a resource by an id that this
 /// server made (a UUID), which tells nothing.
 pub fn allowed_in_url(name: &str, value: &str, kind: ResourceType) -> bool {
-    if HARMLESS.contains(&name) {
+    if shapes(name, value) {
         return true;
     }
     if name == "_id" {
         return value.split(',').all(is_uuid);
     }
-    let code = name.split(':').next().unwrap_or_default();
+    // `subject:identifier` asks by a number of somebody else's, whatever it looks like.
+    let (code, of) = name.split_once(':').map_or((name, None), |(code, of)| (code, Some(of)));
+    if of.is_some_and(|of| ResourceType::parse(of).is_none()) {
+        return false;
+    }
     parameter(kind, code).is_some_and(|parameter| parameter.kind == ParameterKind::Reference)
         && value.split(',').all(|reference| {
             let (of, id) = reference.rsplit_once('/').unwrap_or(("", reference));
@@ -54,9 +64,13 @@ mod tests {
     fn only_opaque_parameters_may_stand_in_urls() {
         let kind = ResourceType::parse("Observation").unwrap();
         let id = "0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0";
-        for (name, value) in
-            [("_count", "5"), ("patient", id), ("subject", &format!("Patient/{id}")), ("_sort", "-date")]
-        {
+        for (name, value) in [
+            ("_count", "5"),
+            ("patient", id),
+            ("subject:Patient", id),
+            ("subject", &format!("Patient/{id}")),
+            ("_sort", "-date"),
+        ] {
             assert!(allowed_in_url(name, value, kind), "{name}");
         }
         for (name, value) in [
@@ -65,7 +79,13 @@ mod tests {
             ("date", "2026"),
             ("patient.name", "x"),
             ("colour", "x"),
+            ("subject:identifier", id),
+            ("subject:Patient.identifier", id),
+            ("subject:missing", id),
             ("subject", &format!("Ada/{id}")),
+            ("_pretty", "Ada Lovelace"),
+            ("_type", "Ada"),
+            ("_count", "Ada-Lovelace"),
         ] {
             assert!(!allowed_in_url(name, value, kind), "{name}");
         }
