@@ -19,8 +19,7 @@ use crate::problem::Problem;
 pub(crate) const TRIES: usize = 4;
 
 /// Parameters of what a search gives, not of what it finds.
-const SHAPING: [&str; 7] =
-    ["_count", "_elements", "_include", "_revinclude", "_sort", "_summary", "_total"];
+const SHAPING: [&str; 7] = ["_count", "_elements", "_include", "_revinclude", "_sort", "_summary", "_total"];
 
 /// So many resources are examined for a condition: it is asked while others wait to write.
 const EFFORT: usize = 2000;
@@ -54,7 +53,8 @@ impl Condition {
         let pairs = form::pairs(text.as_bytes())?;
         let shapes = |name: &str| SHAPING.contains(&name.split(':').next().unwrap_or_default());
         if pairs.iter().any(|(name, _)| shapes(name)) {
-            let words = "a condition says which resource is meant: it has no order, size, summary or includes";
+            let words =
+                "a condition says which resource is meant: it has no order, size, summary or includes";
             return Err(Problem::malformed(IssueCode::NotSupported, words));
         }
         let mut asked = search::understand(app, account, now, Scope::of_type(kind), pairs, Handling::Strict)?;

@@ -130,7 +130,8 @@ impl Names {
 
     /// What `link` in the resource of an entry with this `fullUrl` stands for.
     fn get(&self, full_url: Option<&str>, link: &str) -> Option<&String> {
-        let relative = full_url.and_then(bundle::restful).and_then(|(base, _)| self.relative.get(base)?.get(link));
+        let relative =
+            full_url.and_then(bundle::restful).and_then(|(base, _)| self.relative.get(base)?.get(link));
         relative.or_else(|| self.assigned.get(link))
     }
 }
@@ -533,7 +534,8 @@ impl Step {
     ) -> Result<(), Problem> {
         for check in &self.checks {
             if held.insert(Arc::as_ptr(&check.condition))
-                && !check.condition.still_finds(session, check.finds.as_ref())? {
+                && !check.condition.still_finds(session, check.finds.as_ref())?
+            {
                 return Err(Problem::raced());
             }
         }
