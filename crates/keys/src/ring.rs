@@ -42,8 +42,7 @@ impl KeyRing {
     }
 
     fn new(tenant: &str, key: PlainKey) -> Result<Self, KmsError> {
-        let index =
-            derive(&key, tenant.as_bytes(), b"ward/v1/index/epoch-1").map_err(|_| KmsError::Refused)?;
+        let index = derive(&key, tenant.as_bytes(), &index_label(1)).map_err(|_| KmsError::Refused)?;
         Ok(Self { tenant: tenant.to_owned(), tokenizer: Tokenizer::new(&index), key })
     }
 
@@ -59,9 +58,17 @@ impl KeyRing {
             .expect("one block of output")
     }
 
-    /// Makes the blind tokens of the search index.
+    /// Makes the blind tokens that stand for names: of rows, of patients, of records.
     pub const fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Makes the blind tokens of the search index in an epoch, counted from 1. The first shares its key with
+    /// [`KeyRing::tokenizer`].
+    #[expect(clippy::expect_used, reason = "HKDF fails only for more than 255 blocks of output; this is one")]
+    pub fn tokenizer_of(&self, epoch: u32) -> Tokenizer {
+        let key = derive(&self.key, self.tenant.as_bytes(), &index_label(epoch));
+        Tokenizer::new(&key.expect("one block of output"))
     }
 
     /// A new data key for `scope`, and the same wrapped under the tenant's key, to be stored.
@@ -95,6 +102,10 @@ impl KeyRing {
         }
         bytes
     }
+}
+
+fn index_label(epoch: u32) -> Vec<u8> {
+    format!("ward/v1/index/epoch-{epoch}").into_bytes()
 }
 
 fn context(tenant: &str) -> EncryptionContext {

@@ -19,6 +19,9 @@ pub enum StoreError {
     /// The query would examine more resources than the limit. The caller should narrow it.
     #[error("the query would examine too many resources")]
     TooCostly,
+    /// So many search parameters were added that no other is taken. The caller's fault.
+    #[error("there are as many added search parameters as the index takes")]
+    TooManyParameters,
     /// A position does not belong to this query. The caller's fault.
     #[error("the position does not belong to this query")]
     Position,

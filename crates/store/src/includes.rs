@@ -6,8 +6,8 @@ use serde_json::Value;
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::search::{
-    Filter, FilterValue, Include, ParameterKind, Query, SearchParameter, SearchValue, extract_parameter,
-    parameter, parameters,
+    Filter, FilterValue, Include, ParameterKind, Parameters, Query, SearchParameter, SearchValue,
+    extract_parameter, parameter,
 };
 
 use crate::{
@@ -97,11 +97,15 @@ impl Bounds<'_> {
 }
 
 /// The parameters that an include follows.
-fn followed(include: &Include) -> impl Iterator<Item = &'static SearchParameter> {
-    let all = if include.parameter.is_none() { parameters(include.source) } else { &[] };
+fn followed<'p>(
+    parameters: &'p Parameters,
+    include: &Include,
+) -> impl Iterator<Item = &'static SearchParameter> + use<'p> {
+    let all = include.parameter.is_none().then(|| parameters.of(include.source)).into_iter().flatten();
+    let target = include.target;
     let fits = move |parameter: &&SearchParameter| {
         parameter.kind == ParameterKind::Reference
-            && include.target.is_none_or(|target| parameter.targets.contains(&target))
+            && target.is_none_or(|target| parameter.targets.contains(&target))
     };
     include.parameter.into_iter().chain(all).filter(fits)
 }
@@ -117,7 +121,7 @@ fn forwards(
     let mut asked = HashSet::new();
     for source in from.iter().filter(|opened| opened.resource_type == include.source) {
         let resource: Value = parsed(source)?;
-        for parameter in followed(include) {
+        for parameter in followed(&snapshot.index.parameters, include) {
             for value in extract_parameter(parameter, &resource, &snapshot.vault.base_url) {
                 if let Some((kind, id)) = local(&value) {
                     if include.target.is_none_or(|target| target == kind) && asked.insert((kind, id.clone()))
@@ -186,7 +190,7 @@ fn backwards(
     budget: &Budget,
     keep: Keep<'_>,
 ) -> Result<(), StoreError> {
-    for parameter in followed(include) {
+    for parameter in followed(&snapshot.index.parameters, include) {
         let targets: Vec<FilterValue> = to
             .iter()
             .filter(|opened| {

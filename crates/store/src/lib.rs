@@ -23,6 +23,7 @@ mod connection;
 mod embedded;
 mod error;
 mod includes;
+mod index;
 mod links;
 mod plan;
 mod position;
@@ -44,6 +45,7 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -51,6 +53,7 @@ use ward_base::{Clock, Random};
 use ward_keys::KeyRing;
 
 pub use error::StoreError;
+pub use index::IndexStatus;
 pub use prepare::Prepared;
 pub use server::{ClientIdentity, ServerOptions};
 pub use session::{
@@ -62,11 +65,18 @@ pub use ward_keys::CacheLimits;
 use crate::{
     connection::Connection,
     embedded::Purpose,
+    read::Snapshot,
     server::{Fault, Mode, Server},
     vault::Vault,
     worker::{Readers, WriteJob, Writers},
     write::{Batch, Rids, WriteSession},
 };
+
+/// How long a change of the index waits for others. A server's instances know it within ten seconds, and what they
+/// began before is committed, or was lost, within another minute ([`mod@worker`]).
+const INDEX_GRACE_SERVER: Duration = Duration::from_secs(90);
+/// A file's only writer knows of a change at once, and readers have begun their snapshots soon.
+const INDEX_GRACE_FILE: Duration = Duration::from_secs(2);
 
 /// Which database holds the store. Either gets ciphertext and tokens only.
 #[derive(Clone, Debug)]
@@ -90,6 +100,9 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// How many unwrapped data keys are held, for how long and for how many uses.
     pub data_keys: CacheLimits,
+    /// How long a change of the index waits for those who do not know of it, if not as long as is safe. Less is for tests
+    /// that know that nobody does not.
+    pub index_grace: Option<Duration>,
     /// The name of the audit log whose checkpoint is kept, where several processes have one each.
     pub audit_log: Option<String>,
 }
@@ -103,8 +116,18 @@ impl StoreOptions {
             readers: 2,
             cache_bytes: 64 << 20,
             data_keys: CacheLimits::default(),
+            index_grace: None,
             audit_log: None,
         }
+    }
+}
+
+impl StoreOptions {
+    fn index_grace(&self) -> Duration {
+        self.index_grace.unwrap_or(match self.database {
+            Database::Embedded(_) => INDEX_GRACE_FILE,
+            Database::Server(_) => INDEX_GRACE_SERVER,
+        })
     }
 }
 
@@ -143,6 +166,7 @@ impl Store {
                 let mut file = connect(Purpose::Write)?;
                 embedded::migrate(&mut file, &*vault.clock)?;
                 let file = Connection::Embedded(file);
+                index::load(&mut Snapshot::new(&vault, &file, true))?;
                 let batch = Batch::new(Arc::new(Rids::new(last_rid(&file)?, false)));
                 let readers = (0..readers).map(|_| connect(Purpose::Read).map(Connection::Embedded));
                 (vec![(file, batch)], readers.collect::<Result<_, _>>()?, Some(lock))
@@ -186,6 +210,17 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        self.read_with(|snapshot| op(snapshot)).await
+    }
+
+    async fn read_with<T, E>(
+        &self,
+        op: impl FnOnce(&mut Snapshot<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
         self.0.readers.submit(Box::new(move |snapshot| {
             let _ = sender.send(op(snapshot));
@@ -203,7 +238,18 @@ impl Store {
     /// What `op` gives, or [`StoreError::Unavailable`] if the store is closed, `op` panicked or the commit failed.
     pub async fn write<T, E>(
         &self,
-        op: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+        mut op: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.write_with(move |session| op(session)).await
+    }
+
+    async fn write_with<T, E>(
+        &self,
+        op: impl FnMut(&mut WriteSession<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
@@ -237,7 +283,9 @@ fn prepare_server(connection: Connection, vault: &Vault) -> Result<i64, StoreErr
     server::migrate(server, &*vault.clock)?;
     loop {
         server.begin(Mode::Write);
-        let last = check_keys(&connection, vault).and_then(|()| last_rid(&connection));
+        let last = check_keys(&connection, vault)
+            .and_then(|()| index::load(&mut Snapshot::new(vault, &connection, true)))
+            .and_then(|()| last_rid(&connection));
         match (last, server.commit()) {
             (_, Err(Fault::Again)) => {}
             (Ok(_), Err(Fault::Failed)) => return Err(StoreError::Unavailable),
@@ -272,7 +320,7 @@ struct Operation<F, T, E> {
 
 impl<F, T, E> WriteJob for Operation<F, T, E>
 where
-    F: FnMut(&mut dyn Transaction) -> Result<T, E> + Send,
+    F: FnMut(&mut WriteSession<'_>) -> Result<T, E> + Send,
     T: Send,
     E: From<StoreError> + Send,
 {

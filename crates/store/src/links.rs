@@ -72,13 +72,13 @@ impl<'a> Compiled<'a> {
                 Link::List(ids) => Resolved::Listed(listed(snapshot, query.resource_type, ids)?),
             };
             match &resolved {
-                Resolved::Targets { targets, .. } => {
-                    let tokenizer = snapshot.vault.ring.tokenizer();
-                    let ids = targets.iter().map(|(_, id)| id);
-                    compiled.narrowed.groups.extend(plan::referring(tokenizer, query.resource_type, ids));
+                Resolved::Targets { parameter, targets } if parameter.indexed => {
+                    let ids: Vec<&str> = targets.iter().map(|(_, id)| id.as_str()).collect();
+                    let tokens = plan::referring(&snapshot.index, query.resource_type, &ids);
+                    compiled.narrowed.groups.extend(tokens);
                 }
                 Resolved::Listed(ids) => compiled.narrowed.narrow_to_ids(ids.iter().cloned().collect()),
-                Resolved::EachTarget { .. } | Resolved::EachSource { .. } => {}
+                Resolved::Targets { .. } | Resolved::EachTarget { .. } | Resolved::EachSource { .. } => {}
             }
             compiled.links.push(resolved);
         }
@@ -87,7 +87,7 @@ impl<'a> Compiled<'a> {
 
     /// How the search is narrowed down, by a further filter as well if there is one.
     pub(crate) fn plan(&self, snapshot: &Snapshot<'_>, further: Option<&Filter>) -> Plan {
-        let mut plan = plan::plan(snapshot.vault.ring.tokenizer(), self.query, further);
+        let mut plan = plan::plan(&snapshot.index, self.query, further);
         plan.groups.extend(self.narrowed.groups.iter().cloned());
         if let Some(ids) = &self.narrowed.ids {
             plan.narrow_to_ids(ids.clone());

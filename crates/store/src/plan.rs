@@ -11,13 +11,14 @@ use ward_fhir::search::{
 use ward_keys::Tokenizer;
 
 use crate::{
+    index::Index,
     radix,
     token::{SUBJECT_DATE_LEVEL, TargetTokens, Tokens, is_subject},
 };
 
 /// Filters on so many subjects are not combined with others.
 const SUBJECTS_MAX: usize = 4;
-/// A larger group is not worth walking.
+/// A larger group, by one key, is not worth walking.
 const GROUP_TOKENS_MAX: usize = 256;
 
 /// How a query is narrowed down.
@@ -37,7 +38,19 @@ pub(crate) fn wants_total(query: &Query) -> bool {
 }
 
 /// The plan of a query, and of a further filter if there is one. What its links narrow down is not in it.
-pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query, further: Option<&Filter>) -> Plan {
+pub(crate) fn plan(index: &Index, query: &Query, further: Option<&Filter>) -> Plan {
+    // By each key, the same groups in the same order: a match has a token of a group by one of them.
+    let mut plans = index.tokenizers().map(|tokenizer| by_key(tokenizer, query, further));
+    let mut plan = plans.next().unwrap_or_default();
+    for other in plans {
+        plan.groups.iter_mut().zip(other.groups).for_each(|(group, other)| group.extend(other));
+    }
+    let groups = std::mem::take(&mut plan.groups).into_iter();
+    plan.groups = groups.filter_map(|group| worth_walking(index, group)).collect();
+    plan
+}
+
+fn by_key(tokenizer: &Tokenizer, query: &Query, further: Option<&Filter>) -> Plan {
     let tokens = Tokens::new(tokenizer, query.resource_type);
     let filters = || query.filters.iter().chain(further);
     let subjects = filters().find_map(subjects).unwrap_or_default();
@@ -53,7 +66,9 @@ pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query, further: Option<&Filter
                 // Several must all hold; the check sees to it.
                 plan.ids.get_or_insert(ids);
             }
-            (code, None, [value]) if filter.parameter.kind == ParameterKind::Date => {
+            (code, None, [value])
+                if filter.parameter.kind == ParameterKind::Date && filter.parameter.indexed =>
+            {
                 let Some(span) = span(value) else { continue };
                 match spans.iter_mut().find(|(known, _)| *known == code) {
                     Some((_, known)) => *known = narrowed(*known, span),
@@ -61,6 +76,7 @@ pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query, further: Option<&Filter
                 }
             }
             ("_lastUpdated", ..) => {}
+            _ if !filter.parameter.indexed => {}
             _ => plan.groups.extend(group(&tokens, &subjects, filter)),
         }
     }
@@ -78,24 +94,22 @@ pub(crate) fn plan(tokenizer: &Tokenizer, query: &Query, further: Option<&Filter
             plan.groups.push(vec![tokens.target(&compartment.id).reference()]);
         }
     }
-    plan.groups = std::mem::take(&mut plan.groups).into_iter().filter_map(worth_walking).collect();
     plan
 }
 
 /// The tokens of resources of this type that refer to one of `ids`; nothing if there are too many to walk.
-pub(crate) fn referring(
-    tokenizer: &Tokenizer,
-    resource_type: ResourceType,
-    ids: impl Iterator<Item = impl AsRef<str>>,
-) -> Option<Vec<i64>> {
-    let tokens = Tokens::new(tokenizer, resource_type);
-    worth_walking(ids.map(|id| tokens.target(id.as_ref()).reference()).collect())
+pub(crate) fn referring(index: &Index, resource_type: ResourceType, ids: &[&str]) -> Option<Vec<i64>> {
+    let by_key = index.tokenizers().flat_map(|tokenizer| {
+        let tokens = Tokens::new(tokenizer, resource_type);
+        ids.iter().map(move |id| tokens.target(id).reference()).collect::<Vec<_>>()
+    });
+    worth_walking(index, by_key.collect())
 }
 
-fn worth_walking(mut group: Vec<i64>) -> Option<Vec<i64>> {
+fn worth_walking(index: &Index, mut group: Vec<i64>) -> Option<Vec<i64>> {
     group.sort_unstable();
     group.dedup();
-    (group.len() <= GROUP_TOKENS_MAX).then_some(group)
+    (group.len() <= GROUP_TOKENS_MAX * index.tokenizers().count()).then_some(group)
 }
 
 impl Plan {

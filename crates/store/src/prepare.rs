@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 use ward_base::{Phi, ResourceId};
-use ward_fhir::{compartment, search};
+use ward_fhir::{compartment, search::Added};
 use ward_keys::KeyScope;
 
-use crate::{ResourceKey, Store, StoreError, Written, body::Frame, token};
+use crate::{ResourceKey, Store, StoreError, Written, body::Frame};
 
 /// A resource made ready: normalised, compressed, its tokens computed. CPU work only, so that the writer's thread
 /// has little left to do. It is bound to nothing yet and can be put once or more.
@@ -15,6 +15,10 @@ pub struct Prepared {
     pub(crate) frame: Phi<Vec<u8>>,
     /// Sorted and distinct.
     pub(crate) tokens: Vec<i64>,
+    /// Of the index that the tokens are for.
+    pub(crate) generation: u64,
+    /// What it adds to the search parameters, if it is a resource that could.
+    pub(crate) adds: Option<Option<Added>>,
     pub(crate) scope: KeyScope,
     pub(crate) patients: Vec<ResourceId>,
 }
@@ -49,7 +53,8 @@ impl Store {
     /// Makes `resource` ready to be stored under `key`, whose id replaces the one in it.
     ///
     /// # Errors
-    /// [`StoreError::Unstorable`] if it is not an object of the type that `key` names, or its `meta` is not an object.
+    /// [`StoreError::Unstorable`] if it is not an object of the type that `key` names, its `meta` is not an object, or
+    /// it is an active SearchParameter that [`Added::read`] refuses.
     pub fn prepare(&self, key: &ResourceKey, resource: &Value) -> Result<Prepared, StoreError> {
         let inner = &*self.0;
         let named = resource.get("resourceType").and_then(Value::as_str);
@@ -59,9 +64,15 @@ impl Store {
         let patients =
             compartment::patients(key.resource_type, resource, Some(key.id.as_str()), &inner.vault.base_url);
         let scope = inner.vault.scope(key.resource_type, patients.first());
-        let extracted = search::extract(key.resource_type, resource, &inner.vault.base_url);
+        let index = inner.vault.index();
+        let adds = match key.resource_type.name() {
+            "SearchParameter" => Some(Added::read(resource).map_err(|_| StoreError::Unstorable)?),
+            _ => None,
+        };
         Ok(Prepared {
-            tokens: token::of_resource(inner.vault.ring.tokenizer(), key.resource_type, &extracted),
+            tokens: index.tokens(key.resource_type, resource, &inner.vault.base_url),
+            generation: index.generation(),
+            adds,
             id_token: inner.vault.id_token(key),
             frame: Phi::new(Frame::new(resource, &key.id, patients.clone())?.encode()?),
             key: key.clone(),

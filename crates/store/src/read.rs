@@ -1,6 +1,6 @@
 //! Reading: versions, history, export, records.
 
-use std::{cell::RefCell, cmp::Reverse, collections::HashMap, ops::ControlFlow};
+use std::{cell::RefCell, cmp::Reverse, collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use serde_json::Value;
 use ward_base::{Phi, Timestamp};
@@ -12,12 +12,12 @@ use crate::{
     StoreError, Stored,
     body::Frame,
     connection::{Connection, Parameter, Row},
+    index::Index,
     position,
     postings::Group,
     search,
     server::ROWS_BYTES_MAX,
     sql,
-    token::type_token,
     vault::{Place, Vault, type_number, type_of},
 };
 
@@ -28,6 +28,8 @@ pub(crate) const PAGE_BYTES_MAX: usize = 16 << 20;
 pub(crate) struct Snapshot<'a> {
     pub(crate) vault: &'a Vault,
     pub(crate) connection: &'a Connection,
+    /// The index as it was known when the snapshot was about to begin.
+    pub(crate) index: Arc<Index>,
     /// Whether it sees nothing but what is committed.
     committed: bool,
     /// Rows that were asked for together before they are needed, by resource, and version if it is a past one.
@@ -59,7 +61,7 @@ impl Opened {
 
 impl<'a> Snapshot<'a> {
     pub(crate) fn new(vault: &'a Vault, connection: &'a Connection, committed: bool) -> Self {
-        Self { vault, connection, committed, ahead: RefCell::default() }
+        Self { vault, connection, index: vault.index(), committed, ahead: RefCell::default() }
     }
 
     /// Whether what is read by its key must stay as it is until the commit, and others could change it.
@@ -154,6 +156,17 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
         let statement = if self.locks() { sql::CURRENT_TO_WRITE } else { sql::CURRENT_BY_ID };
         self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
+    }
+
+    /// How many undeleted resources of a type there are.
+    pub(crate) fn count_of(&self, resource_type: ResourceType) -> Result<u64, StoreError> {
+        let mut total = 0;
+        for token in self.index.type_tokens(resource_type) {
+            let parameters = [token.into(), sql::SHARD.into()];
+            let count = self.connection.one(sql::COUNT_POSTINGS, &parameters, |row| row.integer(0))?;
+            total += count.unwrap_or_default().unsigned_abs();
+        }
+        Ok(total)
     }
 
     /// The current version of a resource that some index named.
@@ -299,7 +312,7 @@ impl Session for Snapshot<'_> {
                 self.several(sql::CURRENT_ALL, &parameters)?
             }
             Some(resource_type) => {
-                let mut all = Group::new(&[type_token(self.vault.ring.tokenizer(), resource_type)]);
+                let mut all = Group::new(&self.index.type_tokens(resource_type));
                 let mut found = Vec::new();
                 let (mut from, mut bytes) = (after.saturating_add(1), 0_usize);
                 while found.len() < wanted as usize && bytes <= PAGE_BYTES_MAX {

@@ -19,7 +19,6 @@ use crate::{
     read::{Opened, PAGE_BYTES_MAX, Snapshot, more},
     sorting::{Key, Order},
     sql,
-    token::type_token,
     vault::type_number,
 };
 
@@ -307,11 +306,7 @@ impl<'a> Search<'a> {
 
     fn total(&mut self) -> Result<u64, StoreError> {
         if self.query().is_all() {
-            let token = type_token(self.snapshot.vault.ring.tokenizer(), self.query().resource_type);
-            let parameters = [token.into(), sql::SHARD.into()];
-            let count =
-                self.snapshot.connection.one(sql::COUNT_POSTINGS, &parameters, |row| row.integer(0))?;
-            return Ok(count.unwrap_or_default().unsigned_abs());
+            return self.snapshot.count_of(self.query().resource_type);
         }
         let mut walk = self.walk(0)?;
         let mut total = 0;
@@ -394,9 +389,7 @@ impl<'a> Search<'a> {
         let mut groups = weighed.into_iter().map(|(_, group)| group);
         let driver = match groups.next() {
             Some(group) => group,
-            None => {
-                Group::new(&[type_token(self.snapshot.vault.ring.tokenizer(), self.query().resource_type)])
-            }
+            None => Group::new(&self.snapshot.index.type_tokens(self.query().resource_type)),
         };
         let others = groups.filter(|group| group.tokens() <= PROBED_TOKENS_MAX).collect();
         Ok(Walk::Groups { driver, others, from })

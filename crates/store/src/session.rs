@@ -171,6 +171,8 @@ pub enum RecordKind {
     Setting = 9,
     /// A bulk export that can be fetched.
     ExportJob = 10,
+    /// What the blind index is made of.
+    Index = 11,
 }
 
 impl RecordKind {

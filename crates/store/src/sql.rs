@@ -166,6 +166,25 @@ pub(crate) const CURRENT_ALL: &str = concat!(
     " FROM resource NOT INDEXED WHERE shard = ?1 AND rid > ?2 AND deleted = 0 ORDER BY rid LIMIT ?3"
 );
 
+/// The types of undeleted resources in the order in which they were first stored.
+pub(crate) const CURRENT_TYPES: &str = "
+SELECT rid, type FROM resource NOT INDEXED WHERE shard = ?1 AND rid > ?2 AND deleted = 0 ORDER BY rid LIMIT ?3";
+/// The index entries of an undeleted resource, and the version that they are of.
+pub(crate) const TOKENS: &str = "
+SELECT version, tokens FROM resource WHERE shard = ?1 AND rid = ?2 AND deleted = 0";
+/// [`TOKENS`], and nobody else changes them before the commit; for the server.
+pub(crate) const TOKENS_TO_WRITE: &str = "
+SELECT version, tokens FROM resource WHERE shard = ?1 AND rid = ?2 AND deleted = 0 FOR UPDATE";
+pub(crate) const SET_TOKENS: &str = "UPDATE resource SET tokens = ?3 WHERE shard = ?1 AND rid = ?2";
+/// [`SET_TOKENS`] and the changes of the index entries in one round trip; for the server.
+pub(crate) const REFILL: &str = "
+WITH removed AS (
+    DELETE FROM bix WHERE shard = ?1 AND rid = ?2 AND t = ANY(?4)
+), added AS (
+    INSERT INTO bix (t, shard, rid) SELECT added.t, ?1, ?2 FROM unnest(?5) AS added (t)
+)
+UPDATE resource SET tokens = ?3 WHERE shard = ?1 AND rid = ?2";
+
 /// What a write needs to know of the version before.
 pub(crate) const HEAD: &str = "
 SELECT rid, version, updated, deleted, tokens FROM resource WHERE shard = ?1 AND id_token = ?2";
@@ -376,6 +395,8 @@ mod tests {
             (PAST_VERSIONS_OF, "bigint, bigint[], bigint[]", false),
             (CURRENT_ALL, "bigint, bigint, bigint", false),
             (HEAD_TO_WRITE, "bigint, bytea", false),
+            (CURRENT_TYPES, "bigint, bigint, bigint", false),
+            (TOKENS_TO_WRITE, "bigint, bigint", false),
             (CURRENT_TO_WRITE, "bigint, bytea", false),
             (RECORD_TO_WRITE, "bigint, bigint, bytea, bigint", false),
             (LAST_RID, "bigint", false),
@@ -439,6 +460,9 @@ mod tests {
             (CURRENT_ALL, "rowid>?"),
             (DATA_KEY_OF, "shard=? AND scope=?"),
             (HEAD, "shard=? AND id_token=?"),
+            (CURRENT_TYPES, "rowid>?"),
+            (TOKENS, "rowid=?"),
+            (SET_TOKENS, "rowid=?"),
             (KEEP_AS_HISTORY, "rowid=?"),
             (UPDATE_RESOURCE, "rowid=?"),
             (DELETE_TOKEN, "t=? AND shard=? AND rid=?"),

@@ -3,7 +3,11 @@
 use std::{
     collections::HashSet,
     num::NonZeroUsize,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use lru::LruCache;
@@ -13,10 +17,12 @@ use ward_keys::{
     DataKey, DataKeyCache, KeyId, KeyRing, KeyScope, PlainKey, WrappedKey, open_small, seal_small,
 };
 
-use crate::{RecordKind, ResourceKey, StoreError, StoreOptions, connection::Connection, sql};
+use crate::{RecordKind, ResourceKey, StoreError, StoreOptions, connection::Connection, index::Index, sql};
 
 /// The layout that ciphertexts are bound to.
 const SCHEMA: &[u8] = b"ward/store/1";
+/// How old what an instance knows of the index may be, where others may change it.
+const INDEX_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Keys, clock and randomness, shared by all connections.
 pub(crate) struct Vault {
@@ -27,6 +33,13 @@ pub(crate) struct Vault {
     pub(crate) base_url: String,
     /// The name under which the audit checkpoint stands in `meta`.
     pub(crate) audit_checkpoint: String,
+    /// How long a change of the index waits for those who do not know of it.
+    pub(crate) index_grace: Duration,
+    index: RwLock<Arc<Index>>,
+    /// When what is known of the index was asked for.
+    index_asked: Mutex<Instant>,
+    /// Whether something that may have been committed changed the index since.
+    index_changed: AtomicBool,
     data_keys: DataKeyCache,
     /// Which scope a data key belongs to. No secret.
     scopes: Mutex<LruCache<KeyId, KeyScope>>,
@@ -62,6 +75,10 @@ impl Vault {
             meta_key: ring.derive("store-meta"),
             data_keys: DataKeyCache::new(limits),
             scopes: Mutex::new(LruCache::new(count)),
+            index: RwLock::new(Arc::new(Index::first(&ring))),
+            index_asked: Mutex::new(Instant::now()),
+            index_changed: AtomicBool::new(false),
+            index_grace: options.index_grace(),
             ring,
             clock,
             random,
@@ -71,6 +88,33 @@ impl Vault {
                 None => "audit-checkpoint".to_owned(),
             },
         }
+    }
+
+    /// The index as it is known.
+    pub(crate) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts what was asked for at that moment in the place of what is known, if `decide` says so.
+    pub(crate) fn replace_index(&self, asked: Instant, decide: impl FnOnce(&Index) -> Option<Index>) {
+        let mut known = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = decide(&known) {
+            *known = Arc::new(index);
+            let mut before = self.index_asked.lock().unwrap_or_else(PoisonError::into_inner);
+            *before = asked.max(*before);
+        }
+    }
+
+    /// An operation changes the index, if it is committed.
+    pub(crate) fn index_changes(&self) {
+        self.index_changed.store(true, Ordering::Release);
+    }
+
+    /// Whether the index must be read before anything is done by it; says so once. `shared` says that others may change
+    /// it.
+    pub(crate) fn must_read_index(&self, shared: bool) -> bool {
+        let asked = *self.index_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.index_changed.swap(false, Ordering::AcqRel) || shared && asked.elapsed() > INDEX_AGE_MAX
     }
 
     pub(crate) fn database_key(&self) -> Secret {

@@ -1,5 +1,10 @@
 //! The threads that own connections: writers and readers, each kind with one queue.
 //!
+//! What an operation writes into the index is what the index is to hold as its thread knows it. The file's writer reads
+//! that again after a change and before its next operation. A server's threads read it again after so long (10 s), and
+//! an operation that took long asks, at its end, whether it still is so, and else runs again: so nothing is committed by
+//! what was known a minute and a half before (10 s, 20 s without a question, 40 s for the commit).
+//!
 //! The file has one writer, which commits what waits together. A server has several, each with one operation at a
 //! time: the server commits together what comes at once, and an operation that must run again takes no other along.
 
@@ -14,6 +19,7 @@ use std::{
 use crate::{
     StoreError,
     connection::Connection,
+    index,
     read::Snapshot,
     server::{Fault, Mode, Server},
     vault::Vault,
@@ -27,6 +33,8 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(50);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(20);
 /// The longest pause before an operation runs again.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// An operation that took longer asks whether the index is still as it knew it.
+const UNASKED_MAX: Duration = Duration::from_secs(20);
 
 /// A write that waits for its turn.
 pub(crate) trait WriteJob: Send {
@@ -194,6 +202,9 @@ fn run_batch(
         let _ = connection.execute("ROLLBACK", &[]);
     }
     batch.finish();
+    if vault.must_read_index(false) && index::load(&mut Snapshot::new(vault, connection, true)).is_err() {
+        vault.index_changes();
+    }
     for job in done {
         job.reply(outcome);
     }
@@ -230,6 +241,10 @@ fn write_one_by_one(
     queue: &Queue<Box<dyn WriteJob>>,
 ) {
     while let Some(mut job) = queue.next() {
+        // Without it the job is dropped, and its caller told.
+        if !read_index(server, connection, vault) {
+            continue;
+        }
         let started = Instant::now();
         let (mut runs, mut mode) = (0, Mode::Write);
         let outcome = loop {
@@ -245,6 +260,7 @@ fn write_one_by_one(
                 None => break None,
             }
         };
+        read_index(server, connection, vault);
         // A job that panicked is dropped, which tells its caller.
         if let Some(outcome) = outcome {
             job.reply(outcome);
@@ -271,8 +287,18 @@ fn run_in_transaction(
     batch: &mut Batch,
     job: &mut dyn WriteJob,
 ) -> Option<Ended> {
+    let started = Instant::now();
     server.begin(mode);
-    let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch))));
+    let mut session = WriteSession::new(vault, connection, batch);
+    let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut session)));
+    if let Ok(true) = keep
+        && started.elapsed() > UNASKED_MAX
+        && !matches!(session.index_is_current(), Ok(true))
+        && server.fault().is_none()
+    {
+        server.roll_back();
+        return Some(Ended::Lost(Fault::Again));
+    }
     match (keep, server.fault()) {
         // Whatever it makes of a failed statement, the transaction is lost.
         (Ok(_), Some(fault)) => {
@@ -293,6 +319,20 @@ fn run_in_transaction(
             None
         }
     }
+}
+
+/// Sees to it that what is known of the index is new enough; says whether it is.
+fn read_index(server: &Server, connection: &Connection, vault: &Vault) -> bool {
+    if !vault.must_read_index(true) {
+        return true;
+    }
+    server.begin(Mode::Read);
+    let loaded = index::load(&mut Snapshot::new(vault, connection, true));
+    let known = server.commit().is_ok() && loaded.is_ok();
+    if !known {
+        vault.index_changes();
+    }
+    known
 }
 
 /// Longer each time, and at random, so that two who met do not meet again.
@@ -324,6 +364,7 @@ fn run_read(connection: &Connection, vault: &Vault, job: ReadJob) {
     match connection {
         Connection::Embedded(_) if connection.execute("BEGIN", &[]).is_err() => return,
         Connection::Embedded(_) => {}
+        Connection::Server(server) if !read_index(server, connection, vault) => return,
         Connection::Server(server) => server.begin(Mode::Read),
     }
     let _ = catch_unwind(AssertUnwindSafe(|| job(&mut Snapshot::new(vault, connection, true))));

@@ -1,8 +1,11 @@
 //! Writing: new versions, deletions, records. Runs on a writer's thread, inside a savepoint or transaction.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -14,6 +17,7 @@ use crate::{
     Session, StoreError, Stored, Transaction, WriteOutcome, Written,
     body::Frame,
     connection::{Connection, Parameter},
+    index::Index,
     read::{Snapshot, join},
     sql,
     vault::{FreshKeys, Place, Vault, type_number},
@@ -71,6 +75,14 @@ impl Rids {
 pub(crate) struct WriteSession<'a> {
     snapshot: Snapshot<'a>,
     batch: &'a mut Batch,
+    /// Whether the operation changes what the index is made of.
+    pub(crate) changes_index: bool,
+}
+
+/// The index entries of a resource that a row has.
+struct Indexed {
+    version: u64,
+    tokens: Vec<i64>,
 }
 
 /// What a write needs of the version before.
@@ -109,15 +121,60 @@ impl Version {
 
 impl<'a> WriteSession<'a> {
     pub(crate) fn new(vault: &'a Vault, connection: &'a Connection, batch: &'a mut Batch) -> Self {
-        Self { snapshot: Snapshot::new(vault, connection, false), batch }
+        Self { snapshot: Snapshot::new(vault, connection, false), batch, changes_index: false }
     }
 
-    fn vault(&self) -> &'a Vault {
+    pub(crate) fn vault(&self) -> &'a Vault {
         self.snapshot.vault
     }
 
     fn connection(&self) -> &'a Connection {
         self.snapshot.connection
+    }
+
+    /// The index that the operation goes by.
+    pub(crate) fn index(&self) -> &Index {
+        &self.snapshot.index
+    }
+
+    /// The tokens of what was made ready, as they are to be now.
+    fn tokens<'p>(&self, prepared: &'p Prepared) -> Result<Cow<'p, [i64]>, StoreError> {
+        if prepared.generation == self.index().generation() {
+            return Ok(Cow::Borrowed(&prepared.tokens));
+        }
+        let frame = Frame::decode(prepared.frame.expose())?;
+        let resource: Value = serde_json::from_slice(frame.text()).map_err(|_| StoreError::Corrupt)?;
+        let base = &self.vault().base_url;
+        Ok(Cow::Owned(self.index().tokens(prepared.key.resource_type, &resource, base)))
+    }
+
+    /// Puts these in the place of a resource's index entries, if it is still of this version.
+    pub(crate) fn refill(&mut self, rid: i64, version: u64, tokens: &[i64]) -> Result<(), StoreError> {
+        let (connection, place) = (self.connection(), [sql::SHARD.into(), rid.into()]);
+        let statement = match connection {
+            Connection::Embedded(_) => sql::TOKENS,
+            Connection::Server(_) => sql::TOKENS_TO_WRITE,
+        };
+        let found = connection.one(statement, &place, |row| {
+            Ok(Indexed { version: row.integer(0)?.unsigned_abs(), tokens: unpack(row.bytes(1)?) })
+        })?;
+        let Some(before) = found.filter(|found| found.version == version && found.tokens != tokens) else {
+            return Ok(());
+        };
+        let packed = pack(tokens);
+        let mut parameters = vec![sql::SHARD.into(), rid.into(), packed.as_slice().into()];
+        match connection {
+            Connection::Embedded(_) => {
+                connection.execute(sql::SET_TOKENS, &parameters)?;
+                self.index_entries(rid, &before.tokens, tokens)
+            }
+            Connection::Server(_) => {
+                let (removed, added) = (without(&before.tokens, tokens), without(tokens, &before.tokens));
+                parameters.extend([removed.as_slice(), added.as_slice()].map(Parameter::Integers));
+                connection.execute(sql::REFILL, &parameters)?;
+                Ok(())
+            }
+        }
     }
 
     /// Before anything is read that the operation does not name.
@@ -192,7 +249,7 @@ impl<'a> WriteSession<'a> {
         match self.connection() {
             Connection::Embedded(_) => {
                 self.connection().execute(sql::INSERT_RESOURCE, &parameters)?;
-                self.index(rid, &[], tokens)
+                self.index_entries(rid, &[], tokens)
             }
             Connection::Server(_) => {
                 parameters.push(tokens.into());
@@ -217,7 +274,7 @@ impl<'a> WriteSession<'a> {
             Connection::Embedded(_) => {
                 self.connection().execute(sql::KEEP_AS_HISTORY, &[sql::SHARD.into(), head.rid.into()])?;
                 self.connection().execute(sql::UPDATE_RESOURCE, &parameters)?;
-                self.index(head.rid, &head.tokens, tokens)
+                self.index_entries(head.rid, &head.tokens, tokens)
             }
             Connection::Server(_) => {
                 let (removed, added) = (without(&head.tokens, tokens), without(tokens, &head.tokens));
@@ -229,7 +286,7 @@ impl<'a> WriteSession<'a> {
     }
 
     /// Changes the index entries of a resource from `old` to `new`, both sorted. What stays is not touched.
-    fn index(&self, rid: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
+    fn index_entries(&self, rid: i64, old: &[i64], new: &[i64]) -> Result<(), StoreError> {
         for token in without(old, new) {
             self.connection()
                 .execute(sql::DELETE_TOKEN, &[sql::SHARD, rid, token].map(Parameter::Integer))?;
@@ -251,7 +308,7 @@ impl<'a> WriteSession<'a> {
         Ok(())
     }
 
-    fn write_record(
+    pub(crate) fn write_record(
         &mut self,
         kind: RecordKind,
         key: &str,
@@ -300,12 +357,16 @@ fn unpack(bytes: &[u8]) -> Vec<i64> {
 
 impl Transaction for WriteSession<'_> {
     fn put(&mut self, prepared: &Prepared, expected: Expected) -> Result<Written, StoreError> {
+        if let Some(added) = &prepared.adds {
+            self.search_parameter(prepared.key.id.as_str(), added.as_ref())?;
+        }
+        let tokens = self.tokens(prepared)?;
         let next = Next {
             key: &prepared.key,
             id_token: prepared.id_token,
             frame: prepared.frame.expose(),
             deleted: false,
-            tokens: &prepared.tokens,
+            tokens: &tokens,
             scope: prepared.scope,
         };
         // What is most likely new is not looked for first: that would be a round trip.
@@ -325,6 +386,9 @@ impl Transaction for WriteSession<'_> {
         let head = self.head(&id_token)?;
         check(expected, head.as_ref())?;
         let Some(head) = head.filter(|head| !head.deleted) else { return Ok(None) };
+        if key.resource_type.name() == "SearchParameter" {
+            self.search_parameter(key.id.as_str(), None)?;
+        }
         let patients = self.snapshot.by_rid(head.rid)?.frame.patients;
         let scope = self.vault().scope(key.resource_type, patients.first());
         let frame = Frame::deletion(key.id.clone(), patients).encode()?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use ward_base::ResourceId;
 use ward_fhir::{
     ResourceType,
-    search::{self, Handling, SearchValue},
+    search::{self, Handling, Parameters, SearchValue},
 };
 use ward_store::{Expected, Page, ResourceKey, StoreError};
 
@@ -112,7 +112,7 @@ async fn every_example_comes_back_and_is_found(place: Place) {
 
     let mut tried: BTreeMap<(&str, &str), Vec<(String, ResourceKey)>> = BTreeMap::new();
     for (key, resource) in &examples {
-        for found in search::extract(key.resource_type, resource, BASE) {
+        for found in search::extract(key.resource_type, resource, BASE, &Parameters::default()) {
             let values = tried.entry((key.resource_type.name(), found.parameter.code)).or_default();
             if values.len() < VALUES_EACH
                 && !matches!(found.parameter.code, "_lastUpdated")
@@ -126,7 +126,9 @@ async fn every_example_comes_back_and_is_found(place: Place) {
     for ((name, parameter), values) in &tried {
         for (value, key) in values {
             let pairs = [((*parameter).to_owned(), value.clone())];
-            let Ok((query, _)) = search::parse(resource_type(name), &pairs, Handling::Strict, BASE) else {
+            let Ok((query, _)) =
+                search::parse(resource_type(name), &pairs, Handling::Strict, BASE, &Parameters::default())
+            else {
                 panic!("{name}?{parameter} is not understood");
             };
             let page = Page { count: 2000, after: None };

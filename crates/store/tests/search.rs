@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use common::*;
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
-use ward_fhir::search::{self, Handling, Query};
+use ward_fhir::search::{self, Handling, Parameters, Query};
 use ward_store::{Expected, Page, SearchPage, Store, StoreError, Stored};
 use ward_testkit::SearchOracle;
 
 fn parse(name: &str, query: &[(String, String)]) -> Query {
-    let parsed = search::parse(resource_type(name), query, Handling::Strict, BASE);
+    let parsed = search::parse(resource_type(name), query, Handling::Strict, BASE, &Parameters::default());
     parsed.unwrap_or_else(|issues| panic!("{query:?}: {issues:?}")).0
 }
 

@@ -17,7 +17,7 @@ use std::{
 use common::*;
 use serde_json::json;
 use ward_base::{Secret, SystemClock, SystemRandom};
-use ward_fhir::search::{self, Handling};
+use ward_fhir::search::{self, Handling, Parameters};
 use ward_store::{
     Database, Expected, Page, RecordKind, ServerOptions, Store, StoreError, StoreOptions, Transaction,
 };
@@ -151,8 +151,15 @@ fn of_two_who_look_and_then_create_one_does() {
                 resource["identifier"] = json!([{"system": "urn:mrn", "value": format!("N{number}")}]);
                 let prepared = store.prepare(&key_of(&resource), &resource).unwrap();
                 let asked = [("identifier".to_owned(), format!("urn:mrn|N{number}"))];
-                let query =
-                    search::parse(resource_type("Patient"), &asked, Handling::Strict, BASE).unwrap().0;
+                let query = search::parse(
+                    resource_type("Patient"),
+                    &asked,
+                    Handling::Strict,
+                    BASE,
+                    &Parameters::default(),
+                )
+                .unwrap()
+                .0;
                 store
                     .write(move |transaction| {
                         if !transaction

@@ -1,15 +1,34 @@
-//! The FHIRPath subset that the standard search parameters use, compiled once to small steps.
+//! Where a search parameter's values are.
+//!
+//! The subset of FHIRPath that the standard search parameters use is compiled once to small steps, because every write
+//! evaluates all parameters of its type; what was added to them may use all of FHIRPath.
 
 use serde_json::Value;
 
 use crate::ResourceType;
+use crate::fhirpath::{self, Budget, Context, Item, Resolved};
 
-/// A union of paths.
-#[derive(Debug, Default)]
-pub(crate) struct Expression(Vec<Vec<Step>>);
+/// How much one evaluation of an added parameter may do, in the steps of [`fhirpath::STEPS_MAX`].
+const STEPS_MAX: u64 = 20_000;
 
+/// What finds the values.
+#[derive(Debug)]
+pub(crate) enum Expression {
+    /// A union of paths.
+    Paths(Vec<Vec<Step>>),
+    /// Any expression.
+    General(fhirpath::Expression),
+}
+
+impl Default for Expression {
+    fn default() -> Self {
+        Self::Paths(Vec::new())
+    }
+}
+
+/// One step along a path.
 #[derive(Debug, PartialEq)]
-enum Step {
+pub(crate) enum Step {
     /// A child by name; if there is none, any form of a choice of that name.
     Child(Box<str>),
     /// One form of a choice, by its JSON name; the plain name is what stands there if it is no choice.
@@ -37,24 +56,28 @@ impl Expression {
         if let Some((left, _)) = text.split_once(".exists() and ") {
             let mut steps = path(left.trim())?;
             steps.push(Step::PresentAndNotFalse);
-            return Some(Self(vec![steps]));
+            return Some(Self::Paths(vec![steps]));
         }
-        split_union(text).into_iter().map(|part| path(part.trim())).collect::<Option<Vec<_>>>().map(Self)
+        split_union(text)
+            .into_iter()
+            .map(|part| path(part.trim()))
+            .collect::<Option<Vec<_>>>()
+            .map(Self::Paths)
     }
 
     /// Gives every value that the expression finds in `resource` to `found`.
-    pub(crate) fn evaluate<'v>(&self, resource: &'v Value, found: &mut dyn FnMut(&'v Value)) {
+    pub(crate) fn evaluate(&self, resource: &Value, found: &mut dyn FnMut(&Value)) {
         self.evaluate_within(resource, resource, found);
     }
 
-    /// Gives every value that the expression finds in `element`, a part of `resource`, to `found`.
-    pub(crate) fn evaluate_within<'v>(
-        &self,
-        element: &'v Value,
-        resource: &'v Value,
-        found: &mut dyn FnMut(&'v Value),
-    ) {
-        for steps in &self.0 {
+    /// Gives every value that the expression finds in `element`, a part of `resource`, to `found`. An expression that
+    /// is not made of paths looks at the whole resource, and finds nothing where it fails.
+    pub(crate) fn evaluate_within(&self, element: &Value, resource: &Value, found: &mut dyn FnMut(&Value)) {
+        let paths = match self {
+            Self::Paths(paths) => paths,
+            Self::General(expression) => return general(expression, resource, found),
+        };
+        for steps in paths {
             match steps.split_first() {
                 Some((Step::Resource, rest)) => walk(resource, rest, found),
                 _ => walk(element, steps, found),
@@ -64,7 +87,8 @@ impl Expression {
 
     /// The names along a single plain path, without the type.
     pub(crate) fn plain_path(&self) -> Option<Vec<&str>> {
-        let [steps] = self.0.as_slice() else { return None };
+        let Self::Paths(paths) = self else { return None };
+        let [steps] = paths.as_slice() else { return None };
         steps
             .iter()
             .map(|step| match step {
@@ -77,7 +101,31 @@ impl Expression {
 
     /// Whether the answer is yes or no.
     pub(crate) fn is_boolean(&self) -> bool {
-        self.0.iter().any(|steps| steps.contains(&Step::PresentAndNotFalse))
+        match self {
+            Self::Paths(paths) => paths.iter().any(|steps| steps.contains(&Step::PresentAndNotFalse)),
+            Self::General(_) => false,
+        }
+    }
+}
+
+fn general(expression: &fhirpath::Expression, resource: &Value, found: &mut dyn FnMut(&Value)) {
+    // Of what a reference refers to, its text tells the type.
+    let resolver = |reference: &str| {
+        let path = reference.split("/_history/").next().unwrap_or_default();
+        let mut parts = path.rsplit('/').skip(1);
+        parts.next().and_then(ResourceType::parse).map(Resolved::Type)
+    };
+    let context = Context { resolver: Some(&resolver), ..Context::of(resource) };
+    let budget = Budget::of(STEPS_MAX);
+    let Ok(items) = expression.evaluate_within(Item::resource(resource), &context, &budget) else { return };
+    for item in items {
+        match (item.json(), item.boolean(), item.text()) {
+            (Some(value), ..) => found(value),
+            (None, Some(truth), _) => found(&Value::Bool(truth)),
+            (None, None, Some(text)) => found(&Value::from(text)),
+            // Other computed values have no form in JSON that a search knows.
+            (None, None, None) => {}
+        }
     }
 }
 
@@ -188,7 +236,7 @@ fn where_step(condition: &str) -> Option<Step> {
     Some(Step::WhereEquals(name.trim().into(), text.trim().trim_matches('\'').into()))
 }
 
-fn walk<'v>(value: &'v Value, steps: &[Step], found: &mut dyn FnMut(&'v Value)) {
+fn walk(value: &Value, steps: &[Step], found: &mut dyn FnMut(&Value)) {
     let Some((step, rest)) = steps.split_first() else {
         match value {
             Value::Array(items) => items.iter().filter(|item| !item.is_null()).for_each(found),

@@ -2,7 +2,7 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use super::parameters::{ParameterKind, SearchParameter, parameters};
+use super::parameters::{ParameterKind, Parameters, SearchParameter};
 use super::query::Query;
 use crate::ResourceType;
 use crate::primitive::Moment;
@@ -96,11 +96,11 @@ impl std::fmt::Debug for SearchValue {
     }
 }
 
-/// Every value that every parameter of the type, but those of full text, finds in `resource`. `base` is this server's FHIR base URL, so that
-/// absolute references to itself are known as such.
-pub fn extract(kind: ResourceType, resource: &Value, base: &str) -> Vec<Extracted> {
+/// Every value that every parameter of the type, but those of full text, finds in `resource`. `base` is this server's
+/// FHIR base URL, so that absolute references to itself are known as such.
+pub fn extract(kind: ResourceType, resource: &Value, base: &str, parameters: &Parameters) -> Vec<Extracted> {
     let mut all = Vec::with_capacity(32);
-    for parameter in parameters(kind) {
+    for parameter in parameters.of(kind) {
         // Whole texts are for those who ask for them.
         if parameter.kind != ParameterKind::Words {
             collect(parameter, resource, base, &mut |value| all.push(Extracted { parameter, value }));

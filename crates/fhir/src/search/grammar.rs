@@ -1,7 +1,7 @@
 //! From the parameters of a search to a [`Query`].
 
 use super::extract::split_reference;
-use super::parameters::{ParameterKind, SearchParameter, parameter, parameters};
+use super::parameters::{ParameterKind, Parameters, SearchParameter, parameter};
 use super::query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
     Total,
@@ -40,9 +40,10 @@ pub fn parse(
     pairs: &[(String, String)],
     handling: Handling,
     base: &str,
+    parameters: &Parameters,
 ) -> Result<(Query, Vec<Issue>), Vec<Issue>> {
     let mut query = Query::all(kind);
-    let mut reader = Reader { base, linked_types: 0 };
+    let mut reader = Reader { base, parameters, linked_types: 0 };
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     if pairs.len() > MOST {
         return Err(vec![Issue::error(
@@ -96,6 +97,7 @@ fn wrong(words: &str) -> Fault {
 /// Reads the parameters of one search.
 struct Reader<'a> {
     base: &'a str,
+    parameters: &'a Parameters,
     linked_types: usize,
 }
 
@@ -123,12 +125,12 @@ impl Reader<'_> {
                     return Err(wrong("`_elements` names 64 elements at most"));
                 }
             }
-            "_sort" => sort(query, value)?,
+            "_sort" => self.sort(query, value)?,
             "_include" | "_include:iterate" | "_include:recurse" => {
-                includes(query, value, false, name.contains(':'))?;
+                self.includes(query, value, false, name.contains(':'))?;
             }
             "_revinclude" | "_revinclude:iterate" | "_revinclude:recurse" => {
-                includes(query, value, true, name.contains(':'))?;
+                self.includes(query, value, true, name.contains(':'))?;
             }
             "_format" | "_pretty" => {}
             "_contained" if value == "false" => {}
@@ -180,7 +182,7 @@ impl Reader<'_> {
             }
             None => (reference, None),
         };
-        let parameter = known(kind, code)?;
+        let parameter = self.known(kind, code)?;
         if parameter.kind != ParameterKind::Reference {
             return Err(wrong("only parameters that are references can be followed by `.`"));
         }
@@ -218,7 +220,7 @@ impl Reader<'_> {
         let (source, rest) = rest.split_once(':').ok_or_else(shape)?;
         let (code, rest) = rest.split_once(':').ok_or_else(shape)?;
         let source = ResourceType::parse(source).ok_or_else(shape)?;
-        let parameter = known(source, code)?;
+        let parameter = self.known(source, code)?;
         if parameter.kind != ParameterKind::Reference || !parameter.targets.contains(&kind) {
             return Err(wrong(
                 "the second part of `_has` must be a reference that leads to the type searched",
@@ -235,7 +237,7 @@ impl Reader<'_> {
             Some((code, modifier)) => (code, Some(modifier)),
             None => (name, None),
         };
-        let parameter = known(kind, code)?;
+        let parameter = self.known(kind, code)?;
         let modifier = modifier.map(|modifier| read_modifier(modifier, parameter)).transpose()?;
         let parts = split_escaped(value, ',');
         if parts.len() > MOST {
@@ -244,82 +246,84 @@ impl Reader<'_> {
         let values = parts.iter().map(|part| read_value(part, parameter, modifier, self.base));
         Ok(Filter { parameter, modifier, values: values.collect::<Result<_, _>>()? })
     }
-}
 
-fn known(kind: ResourceType, code: &str) -> Result<&'static SearchParameter, Fault> {
-    parameter(kind, code).ok_or_else(|| {
-        let known: Vec<&str> = parameters(kind).iter().map(|known| known.code).collect();
-        Fault::Unknown(format!("{kind} has no such parameter; it has {}", known.join(", ")))
-    })
-}
+    fn known(&self, kind: ResourceType, code: &str) -> Result<&'static SearchParameter, Fault> {
+        self.parameters.named(kind, code).ok_or_else(|| {
+            let known: Vec<&str> = self.parameters.of(kind).map(|known| known.code).collect();
+            Fault::Unknown(format!("{kind} has no such parameter; it has {}", known.join(", ")))
+        })
+    }
 
-fn sort(query: &mut Query, value: &str) -> Result<(), Fault> {
-    for key in value.split(',').take(SORT_KEYS_MAX + 1) {
-        let (code, descending) = match key.trim().strip_prefix('-') {
-            Some(code) => (code, true),
-            None => (key.trim(), false),
-        };
-        match parameter(query.resource_type, code) {
-            Some(parameter) if parameter.kind.has_order() => query.sort.push(Sort { parameter, descending }),
-            _ => {
-                let words = "`_sort` must name parameters of this type, with `-` before for descending";
-                return Err(wrong(words));
-            }
-        }
-    }
-    if query.sort.len() > SORT_KEYS_MAX {
-        return Err(wrong("`_sort` has four keys at most"));
-    }
-    Ok(())
-}
-
-/// `Observation:subject`, `Observation:subject:Patient`, `Observation:*` or `*`.
-fn includes(query: &mut Query, value: &str, reverse: bool, iterate: bool) -> Result<(), Fault> {
-    let kind = query.resource_type;
-    let mut parts = value.split(':');
-    let (source, code, target, more) = (parts.next(), parts.next(), parts.next(), parts.next());
-    let shape = || {
-        wrong(
-            "`_include` and `_revinclude` are written like `Observation:subject`, with `:Patient` after it for one type only",
-        )
-    };
-    if more.is_some() {
-        return Err(shape());
-    }
-    let target = match target {
-        Some(name) => Some(ResourceType::parse(name).ok_or_else(shape)?),
-        None => None,
-    };
-    let mut add = |source, parameter, target| {
-        query.includes.push(Include { source, parameter, target, reverse, iterate });
-    };
-    match (source, code) {
-        (Some("*"), None) if reverse => {
-            let leads_here = |source: &ResourceType| {
-                parameters(*source).iter().any(|parameter| parameter.targets.contains(&kind))
+    fn sort(&self, query: &mut Query, value: &str) -> Result<(), Fault> {
+        for key in value.split(',').take(SORT_KEYS_MAX + 1) {
+            let (code, descending) = match key.trim().strip_prefix('-') {
+                Some(code) => (code, true),
+                None => (key.trim(), false),
             };
-            ResourceType::all().filter(leads_here).for_each(|source| add(source, None, Some(kind)));
-        }
-        (Some("*"), None) => add(kind, None, None),
-        (Some(source), Some(code)) => {
-            let source = ResourceType::parse(source).ok_or_else(shape)?;
-            let parameter = if code == "*" { None } else { Some(known(source, code)?) };
-            if let Some(parameter) = parameter
-                && (parameter.kind != ParameterKind::Reference
-                    || target.is_some_and(|target| !parameter.targets.contains(&target)))
-            {
-                return Err(wrong(
-                    "what is included must be a reference, and lead to the type that is named",
-                ));
+            match self.parameters.named(query.resource_type, code) {
+                Some(parameter) if parameter.kind.has_order() => {
+                    query.sort.push(Sort { parameter, descending })
+                }
+                _ => {
+                    let words = "`_sort` must name parameters of this type, with `-` before for descending";
+                    return Err(wrong(words));
+                }
             }
-            add(source, parameter, target);
         }
-        _ => return Err(shape()),
+        if query.sort.len() > SORT_KEYS_MAX {
+            return Err(wrong("`_sort` has four keys at most"));
+        }
+        Ok(())
     }
-    if query.includes.len() > INCLUDES_MAX {
-        return Err(wrong("too many `_include` and `_revinclude`"));
+
+    /// `Observation:subject`, `Observation:subject:Patient`, `Observation:*` or `*`.
+    fn includes(&self, query: &mut Query, value: &str, reverse: bool, iterate: bool) -> Result<(), Fault> {
+        let kind = query.resource_type;
+        let mut parts = value.split(':');
+        let (source, code, target, more) = (parts.next(), parts.next(), parts.next(), parts.next());
+        let shape = || {
+            wrong(
+                "`_include` and `_revinclude` are written like `Observation:subject`, with `:Patient` after it for one type only",
+            )
+        };
+        if more.is_some() {
+            return Err(shape());
+        }
+        let target = match target {
+            Some(name) => Some(ResourceType::parse(name).ok_or_else(shape)?),
+            None => None,
+        };
+        let mut add = |source, parameter, target| {
+            query.includes.push(Include { source, parameter, target, reverse, iterate });
+        };
+        match (source, code) {
+            (Some("*"), None) if reverse => {
+                let leads_here = |source: &ResourceType| {
+                    self.parameters.of(*source).any(|parameter| parameter.targets.contains(&kind))
+                };
+                ResourceType::all().filter(leads_here).for_each(|source| add(source, None, Some(kind)));
+            }
+            (Some("*"), None) => add(kind, None, None),
+            (Some(source), Some(code)) => {
+                let source = ResourceType::parse(source).ok_or_else(shape)?;
+                let parameter = if code == "*" { None } else { Some(self.known(source, code)?) };
+                if let Some(parameter) = parameter
+                    && (parameter.kind != ParameterKind::Reference
+                        || target.is_some_and(|target| !parameter.targets.contains(&target)))
+                {
+                    return Err(wrong(
+                        "what is included must be a reference, and lead to the type that is named",
+                    ));
+                }
+                add(source, parameter, target);
+            }
+            _ => return Err(shape()),
+        }
+        if query.includes.len() > INCLUDES_MAX {
+            return Err(wrong("too many `_include` and `_revinclude`"));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A search in a compartment: what it must belong to, for a query of this type. Nothing if no resource of the type

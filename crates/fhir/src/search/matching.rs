@@ -212,12 +212,22 @@ fn numbers(prefix: Prefix, value: f64, (low, high): (f64, f64), (from, to): (f64
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Handling, ParameterKind, extract, extract_for, parse};
+    use super::super::{Handling, ParameterKind, Parameters, Query, extract, extract_for};
     use crate::ResourceType;
+    use crate::outcome::Issue;
     use serde_json::{Value, json};
     use ward_base::Timestamp;
 
     const BASE: &str = "https://h/fhir/R4";
+
+    fn parse(
+        kind: ResourceType,
+        pairs: &[(String, String)],
+        handling: Handling,
+        base: &str,
+    ) -> Result<(Query, Vec<Issue>), Vec<Issue>> {
+        super::super::parse(kind, pairs, handling, base, &Parameters::default())
+    }
 
     fn matches(resource: &Value, query: &[(&str, &str)]) -> bool {
         let kind = ResourceType::parse(resource["resourceType"].as_str().unwrap()).unwrap();
@@ -229,7 +239,10 @@ mod tests {
         let updated = Timestamp(1_767_225_600_000_000);
         let own = query.matches(&extract_for(&query, resource, BASE), id, updated);
         if query.parameters().all(|parameter| parameter.kind != ParameterKind::Words) {
-            assert_eq!(own, query.matches(&extract(kind, resource, BASE), id, updated));
+            assert_eq!(
+                own,
+                query.matches(&extract(kind, resource, BASE, &Parameters::default()), id, updated)
+            );
         }
         own
     }

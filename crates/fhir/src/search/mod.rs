@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows an index. A store finds candidates in its own way and asks [`Query::matches`] for the truth.
 
+mod added;
 mod expression;
 mod extract;
 mod grammar;
@@ -11,9 +12,10 @@ mod parameters;
 mod query;
 mod url;
 
+pub use added::Added;
 pub use extract::{Extracted, SearchValue, extract, extract_for, extract_parameter, normalize_string};
 pub use grammar::{Handling, compartment, parse};
-pub use parameters::{Component, ParameterKind, SearchParameter, parameter, parameters};
+pub use parameters::{Component, ParameterKind, Parameters, SearchParameter, parameter, parameters};
 pub use query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
     Total,

@@ -49,10 +49,13 @@ pub struct SearchParameter {
     pub targets: Vec<ResourceType>,
     /// It has few possible values, so their frequencies would tell them: not to be indexed by value alone.
     pub low_entropy: bool,
+    /// Whether an index may be relied on to hold its values for all resources. If not, only looking at each answers.
+    pub indexed: bool,
     /// Of a composite, in order.
     pub components: Vec<Component>,
     pub(crate) expression: Expression,
-    /// Its position among the parameters of its type.
+    /// Tells it from the other parameters of its type: its position among them, or, of those that were added, a number
+    /// from [`ADDED`] on.
     pub(crate) position: u16,
 }
 
@@ -64,6 +67,39 @@ pub struct Component {
     /// Its type.
     pub kind: ParameterKind,
     pub(crate) expression: Expression,
+}
+
+/// The first number of parameters that were added.
+pub(crate) const ADDED: u16 = 1 << 15;
+
+/// Every search parameter that is in use: the specification's, and those that were added to it.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    added: HashMap<ResourceType, Vec<&'static SearchParameter>>,
+}
+
+impl Parameters {
+    /// Adds a parameter to those of a type, unless one has its name already.
+    pub fn add(&mut self, kind: ResourceType, parameter: &'static SearchParameter) {
+        if self.named(kind, parameter.code).is_none() {
+            self.added.entry(kind).or_default().push(parameter);
+        }
+    }
+
+    /// All parameters of a type, those common to all types included.
+    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &'static SearchParameter> + use<'_> {
+        parameters(kind).iter().chain(self.added_to(kind))
+    }
+
+    /// The parameter of `kind` with this name.
+    pub fn named(&self, kind: ResourceType, code: &str) -> Option<&'static SearchParameter> {
+        parameter(kind, code).or_else(|| self.added_to(kind).find(|parameter| parameter.code == code))
+    }
+
+    /// What was added to the specification's parameters of a type.
+    pub fn added_to(&self, kind: ResourceType) -> impl Iterator<Item = &'static SearchParameter> + use<'_> {
+        self.added.get(&kind).into_iter().flatten().copied()
+    }
 }
 
 static PARAMETERS: LazyLock<HashMap<ResourceType, Vec<SearchParameter>>> = LazyLock::new(|| {
@@ -86,18 +122,18 @@ static PARAMETERS: LazyLock<HashMap<ResourceType, Vec<SearchParameter>>> = LazyL
         .collect()
 });
 
-/// All parameters of a type, by name; those common to all types included.
+/// The specification's parameters of a type, by name; those common to all types included.
 pub fn parameters(kind: ResourceType) -> &'static [SearchParameter] {
     PARAMETERS.get(&kind).map_or(&[], Vec::as_slice)
 }
 
-/// The parameter of `kind` with this name.
+/// The specification's parameter of `kind` with this name.
 pub fn parameter(kind: ResourceType, code: &str) -> Option<&'static SearchParameter> {
     let all = parameters(kind);
     all.binary_search_by(|parameter| parameter.code.cmp(code)).ok().and_then(|index| all.get(index))
 }
 
-fn kind_of(name: &str) -> Option<ParameterKind> {
+pub(super) fn kind_of(name: &str) -> Option<ParameterKind> {
     Some(match name {
         "number" => ParameterKind::Number,
         "date" => ParameterKind::Date,
@@ -136,31 +172,40 @@ fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
         .collect::<Option<Vec<_>>>()?;
     let low_entropy = kind == ParameterKind::Token && has_few_values(&expression, owner);
     let targets = targets.split(',').filter_map(ResourceType::parse).collect();
-    Some(SearchParameter { code, kind, targets, low_entropy, components, expression, position: 0 })
+    Some(SearchParameter {
+        code,
+        kind,
+        targets,
+        low_entropy,
+        indexed: true,
+        components,
+        expression,
+        position: 0,
+    })
 }
 
 /// Codes that the specification lists, if they are few, and truth values.
 fn has_few_values(expression: &Expression, owner: ResourceType) -> bool {
-    if expression.is_boolean() {
-        return true;
-    }
-    let (Some(path), Some(mut definition)) = (expression.plain_path(), definitions::resource(owner.name()))
-    else {
-        return false;
-    };
+    expression.is_boolean() || few_values_at(expression, owner).unwrap_or(false)
+}
+
+/// Whether the one element that a plain path leads to has few possible values; nothing if it is no such path.
+pub(super) fn few_values_at(expression: &Expression, owner: ResourceType) -> Option<bool> {
+    let path = expression.plain_path()?;
+    let mut definition = definitions::resource(owner.name())?;
     let mut names = path.iter().peekable();
     while let Some(name) = names.next() {
-        let Some(element) = definition.element(name) else { return false };
+        let element = definition.element(name)?;
         match element.of {
             _ if names.peek().is_none() => {
                 let boolean = matches!(element.of, ElementType::Primitive(Primitive::Boolean));
-                return boolean || element.codes.is_some_and(|codes| codes.len() <= 32);
+                return Some(boolean || element.codes.is_some_and(|codes| codes.len() <= 32));
             }
             ElementType::Complex(id) => definition = definitions::definition(id),
-            _ => return false,
+            _ => return None,
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]
