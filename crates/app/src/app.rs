@@ -1,10 +1,11 @@
 //! What every request of the app tier works with.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use ward_base::{Clock, Random, ResourceId};
+use ward_base::{Clock, Random, ResourceId, Timestamp};
 use ward_fhir::ResourceType;
 use ward_identity::ClientRecord;
 use ward_keys::Tokenizer;
@@ -32,9 +33,26 @@ pub(crate) struct App {
     /// Names what is imported without an id.
     pub(crate) import_ids: Tokenizer,
     pub(crate) settings: Settings,
+    /// The CapabilityStatement of a generation of the search parameters.
+    pub(crate) capability_statement: Mutex<Option<(u64, Bytes)>>,
 }
 
 impl App {
+    /// The CapabilityStatement, with the search parameters that are in use.
+    pub(crate) fn capability_statement(&self) -> Bytes {
+        let generation = self.store.index_generation();
+        let mut made = self.capability_statement.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, statement)) = made.as_ref().filter(|(of, _)| *of == generation) {
+            return statement.clone();
+        }
+        let (base, date) = (&self.settings.base, self.settings.started.to_instant());
+        let version = env!("CARGO_PKG_VERSION");
+        let statement = ward_fhir::capability::statement(base, version, &date, &self.store.parameters());
+        let statement = Bytes::from(statement.to_string().into_bytes());
+        *made = Some((generation, statement.clone()));
+        statement
+    }
+
     /// The id of an imported resource that has none: the same text gets the same id, so that it is not stored twice.
     /// It looks like an id that the server made, and tells as little.
     pub(crate) fn id_of(&self, kind: ResourceType, text: &[u8]) -> ResourceId {
@@ -61,6 +79,6 @@ pub(crate) struct Settings {
     pub(crate) idle_seconds: u32,
     pub(crate) absolute_seconds: u32,
     pub(crate) limits: AppLimits,
-    /// The CapabilityStatement, made once.
-    pub(crate) capability_statement: Vec<u8>,
+    /// Since when the tier runs.
+    pub(crate) started: Timestamp,
 }

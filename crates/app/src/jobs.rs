@@ -13,6 +13,25 @@ const CHECKPOINT: Duration = Duration::from_secs(10);
 /// How often what has expired is removed, in checkpoints.
 const PURGE_EVERY: u32 = 30;
 
+/// How often it is looked whether there is something to do about the index.
+const INDEX: Duration = Duration::from_secs(2);
+
+/// Brings the index to what it is to be; runs until dropped.
+pub(crate) async fn keep_index(app: Arc<App>) {
+    loop {
+        let started = tokio::time::Instant::now();
+        match app.store.advance_index().await {
+            // Requests get at least as much of the writer as this does.
+            Ok(true) => tokio::time::sleep(started.elapsed()).await,
+            Ok(false) => tokio::time::sleep(INDEX).await,
+            Err(_) => {
+                event!(Error, "index.not_advanced");
+                tokio::time::sleep(INDEX).await;
+            }
+        }
+    }
+}
+
 /// Runs until dropped.
 pub(crate) async fn run(app: Arc<App>) {
     let mut ticks = tokio::time::interval(CHECKPOINT);

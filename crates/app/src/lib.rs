@@ -19,6 +19,7 @@ mod cursor;
 mod fhir;
 mod form;
 mod health;
+mod index;
 mod jobs;
 mod oauth;
 mod outflow;
@@ -56,6 +57,7 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     let app = Arc::new(opened.map_err(|_| StartError::Settings)??);
     start::check_audit_log(&app).await?;
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
+    let index = tokio::spawn(jobs::keep_index(Arc::clone(&app)));
     node.serve(updates, limits, route::Router(Arc::clone(&app))).await?;
     // Whatever was begun is finished, with its entry in the log, before the log and the database are closed.
     app.tasks.close();
@@ -63,6 +65,7 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
         event!(Warning, "app.tasks_cut_off", tasks = app.tasks.len());
     }
     jobs.abort();
+    index.abort();
     if jobs::remember_audit_log(&app, 0).await.is_err() {
         event!(Error, "audit.checkpoint_not_remembered");
     }

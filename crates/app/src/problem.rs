@@ -357,6 +357,14 @@ impl From<StoreError> for Problem {
                 "the search would go through too many resources; add parameters that narrow it down, such as a \
                  patient, a code or a date",
             ),
+            StoreError::TooManyParameters => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                IssueCode::TooCostly,
+                "there are as many search parameters as the index takes; delete or retire one that is not used",
+            ),
+            StoreError::ParameterTaken => Self::duplicate(
+                "another active SearchParameter has the same code for the same type; retire it first",
+            ),
             StoreError::Position => Self::bad_cursor(),
             StoreError::Unstorable => {
                 Self::malformed(IssueCode::Structure, "the resource cannot be stored in this form")

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::call::Call;
 use crate::problem::{Form, Problem};
 use crate::reply::Reply;
-use crate::{accesses, accounts, bulk, fhir, health, oauth, session};
+use crate::{accesses, accounts, bulk, fhir, health, index, oauth, session};
 
 /// What answers the requests of the tier.
 pub(crate) struct Router(pub(crate) Arc<App>);
@@ -107,11 +107,13 @@ async fn dispatch(call: &mut Call, target: &Target<'_>, body: RequestBody) -> Re
         ("/ward/accesses", "POST") => accesses::accesses(call, body).await,
         ("/ward/import", "POST") => bulk::import(call, target.query, body).await,
         ("/ward/export", "GET") => bulk::export(call, target.query).await,
+        ("/ward/index", "GET") => index::status(call).await,
+        ("/ward/index/key", "POST") => index::replace_key(call).await,
         (path, _) => {
             call.doing(Class::Rest, "unknown-address", None);
             Err(match path {
                 "/ward/users" => Problem::method_not_allowed("GET, POST"),
-                "/session" | "/ward/export" | "/.well-known/smart-configuration" => {
+                "/session" | "/ward/export" | "/ward/index" | "/.well-known/smart-configuration" => {
                     Problem::method_not_allowed("GET")
                 }
                 "/oauth/token"
@@ -123,7 +125,8 @@ async fn dispatch(call: &mut Call, target: &Target<'_>, body: RequestBody) -> Re
                 | "/ward/accounts"
                 | "/ward/clients"
                 | "/ward/accesses"
-                | "/ward/import" => Problem::method_not_allowed("POST"),
+                | "/ward/import"
+                | "/ward/index/key" => Problem::method_not_allowed("POST"),
                 _ => Problem::no_such_path(),
             })
         }

@@ -1,7 +1,7 @@
 //! Bringing the tier up: keys, database and audit log, each checked against the others before anything is answered.
 
 use std::os::unix::fs::DirBuilderExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -79,8 +79,7 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
     let audit_directory = config.directory.join("audit");
     let audit_keys = Arc::new(AuditKeys::derive(&ring, &config.audit_origin));
     let log = trail::open(&audit_directory, &audit_keys)?;
-    let capability_statement =
-        ward_fhir::capability::statement(&base, env!("CARGO_PKG_VERSION"), &clock.now().to_instant());
+    let started = clock.now();
     Ok(App {
         trail: Trail::start(log, audit_directory, audit_keys)?,
         store,
@@ -100,8 +99,9 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
             idle_seconds: config.idle_seconds,
             absolute_seconds: config.absolute_seconds,
             limits: config.limits.clone(),
-            capability_statement: capability_statement.to_string().into_bytes(),
+            started,
         },
+        capability_statement: Mutex::default(),
     })
 }
 

@@ -12,6 +12,7 @@ mod doctor;
 mod export;
 mod hardening;
 mod import;
+mod index;
 mod operator;
 mod output;
 mod passphrase;
@@ -65,6 +66,8 @@ enum Command {
     User(user::User),
     #[command(subcommand)]
     Audit(audit::Audit),
+    #[command(subcommand)]
+    Index(index::Index),
     /// Check this host and say what to do.
     Doctor,
     Bench(bench::Bench),
@@ -121,6 +124,10 @@ fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
         Command::User(user) => runtime.block_on(async {
             let mut operator = sign_in(&config?, &source).await?;
             user.run(&mut operator, format).await
+        }),
+        Command::Index(index) => runtime.block_on(async {
+            let mut operator = sign_in(&config?, &source).await?;
+            index.run(&mut operator, format).await
         }),
         Command::Audit(audit) => runtime.block_on(audit.run(&config?, &source, format)),
         Command::Doctor => doctor::run(&config?, format),

@@ -4,11 +4,11 @@
 use serde_json::{Value, json};
 
 use crate::ResourceType;
-use crate::search::{self, ParameterKind};
+use crate::search::{ParameterKind, Parameters};
 
-/// The statement of a server at `base`. `date` is when this version was made, as a FHIR dateTime.
-pub fn statement(base: &str, version: &str, date: &str) -> Value {
-    let resources: Vec<Value> = ResourceType::all().map(resource).collect();
+/// The statement of a server at `base` that has these search parameters. `date` is when it was made, as a FHIR dateTime.
+pub fn statement(base: &str, version: &str, date: &str, parameters: &Parameters) -> Value {
+    let resources: Vec<Value> = ResourceType::all().map(|kind| resource(kind, parameters)).collect();
     json!({
         "resourceType": "CapabilityStatement", "status": "active", "date": date, "kind": "instance",
         "software": {"name": "Ward", "version": version},
@@ -33,7 +33,7 @@ pub fn statement(base: &str, version: &str, date: &str) -> Value {
     })
 }
 
-fn resource(kind: ResourceType) -> Value {
+fn resource(kind: ResourceType, parameters: &Parameters) -> Value {
     let codes = [
         "read",
         "vread",
@@ -46,8 +46,8 @@ fn resource(kind: ResourceType) -> Value {
         "search-type",
     ];
     let interactions: Vec<Value> = codes.iter().map(|code| json!({"code": code})).collect();
-    let parameters: Vec<Value> = search::parameters(kind)
-        .iter()
+    let searched: Vec<Value> = parameters
+        .of(kind)
         .map(|parameter| {
             let of = match parameter.kind {
                 ParameterKind::Number => "number",
@@ -63,9 +63,8 @@ fn resource(kind: ResourceType) -> Value {
             json!({"name": parameter.code, "type": of})
         })
         .collect();
-    let references = |of: ResourceType| {
-        search::parameters(of).iter().filter(|parameter| parameter.kind == ParameterKind::Reference)
-    };
+    let references =
+        |of: ResourceType| parameters.of(of).filter(|parameter| parameter.kind == ParameterKind::Reference);
     let includes: Vec<String> =
         references(kind).map(|parameter| format!("{kind}:{}", parameter.code)).collect();
     let reverse: Vec<String> = ResourceType::all()
@@ -78,7 +77,7 @@ fn resource(kind: ResourceType) -> Value {
         "type": kind.name(), "profile": format!("http://hl7.org/fhir/StructureDefinition/{}", kind.name()),
         "interaction": interactions, "versioning": "versioned-update", "readHistory": true,
         "conditionalCreate": true, "conditionalRead": "full-support", "conditionalUpdate": true,
-        "conditionalDelete": "single", "searchParam": parameters,
+        "conditionalDelete": "single", "searchParam": searched,
     });
     let mut set = |name: &str, list: Vec<Value>| {
         if !list.is_empty() {
@@ -115,7 +114,7 @@ fn operations(kind: ResourceType) -> Vec<Value> {
 mod tests {
     #[test]
     fn the_statement_is_itself_valid() {
-        let statement = super::statement("https://h/fhir/R4", "0.1.0", "2026-11-24");
+        let statement = super::statement("https://h/fhir/R4", "0.1.0", "2026-11-24", &Default::default());
         assert_eq!(crate::validate::resource(&statement), Vec::new());
     }
 }

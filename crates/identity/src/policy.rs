@@ -4,7 +4,7 @@ use crate::op::Who;
 use crate::{Mfa, Op, Role};
 
 /// Raised with every change of a rule; it stands in each audit entry.
-pub const POLICY_VERSION: u32 = 2;
+pub const POLICY_VERSION: u32 = 3;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,11 +39,13 @@ pub enum Permission {
     ManageUsers,
     /// Add, list and change service accounts.
     ManageClients,
+    /// See how the search index is doing, and replace its key.
+    ManageIndex,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Create,
         Self::Read,
         Self::Update,
@@ -59,6 +61,7 @@ impl Permission {
         Self::ReadAudit,
         Self::ManageUsers,
         Self::ManageClients,
+        Self::ManageIndex,
     ];
 
     const fn is_interaction(self) -> bool {
@@ -70,6 +73,7 @@ impl Permission {
                 | Self::ReadAudit
                 | Self::ManageUsers
                 | Self::ManageClients
+                | Self::ManageIndex
         )
     }
 }
@@ -147,6 +151,7 @@ fn role_allows(role: Role, permission: Permission, resource_type: Option<&str>) 
                         | P::ReadAccesses
                         | P::ManageUsers
                         | P::ManageClients
+                        | P::ManageIndex
                 )
         }
     }

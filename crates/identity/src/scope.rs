@@ -157,7 +157,8 @@ impl Scopes {
             | Permission::ReadAccesses
             | Permission::ReadAudit
             | Permission::ManageUsers
-            | Permission::ManageClients => return false,
+            | Permission::ManageClients
+            | Permission::ManageIndex => return false,
         };
         letters.chars().all(|letter| {
             let interaction = LETTERS.iter().position(|own| *own == letter).unwrap_or(LETTERS.len());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use ward_base::{ResourceId, Secret, SystemClock, SystemRandom};
 use ward_fhir::{
     ResourceType,
-    search::{Handling, Query, parse},
+    search::{Handling, Parameters, Query, parse},
 };
 use ward_keys::KeyRing;
 use ward_kms::RootKeys;
@@ -167,7 +167,9 @@ fn query(name: &str, pairs: &[(&str, &str)]) -> Result<Query, Failure> {
     let pairs: Vec<(String, String)> =
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let resource_type = ResourceType::parse(name).ok_or("no type")?;
-    Ok(parse(resource_type, &pairs, Handling::Strict, BASE).map_err(|_| "a wrong query")?.0)
+    Ok(parse(resource_type, &pairs, Handling::Strict, BASE, &Parameters::default())
+        .map_err(|_| "a wrong query")?
+        .0)
 }
 
 async fn search(store: &Store, name: &str, pairs: &[(&str, &str)]) -> Result<(), Failure> {

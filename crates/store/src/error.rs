@@ -22,6 +22,9 @@ pub enum StoreError {
     /// So many search parameters were added that no other is taken. The caller's fault.
     #[error("there are as many added search parameters as the index takes")]
     TooManyParameters,
+    /// Another added search parameter has the same name for the same type. The caller's fault.
+    #[error("another added search parameter has the same name")]
+    ParameterTaken,
     /// A position does not belong to this query. The caller's fault.
     #[error("the position does not belong to this query")]
     Position,

@@ -119,10 +119,12 @@ impl Definition {
             if self.added.len() >= ADDED_MAX {
                 return Err(StoreError::TooManyParameters);
             }
+            let others = self.added.iter().filter_map(|known| Added::read(&known.definition).ok().flatten());
+            if others.into_iter().any(|other| other.shares_a_name_with(added)) {
+                return Err(StoreError::ParameterTaken);
+            }
             let definition = added.to_json();
             self.added.push(AddedParameter { id: id.to_owned(), definition, ready: false });
-            // Of two with one name, which counts must not depend on who came first where.
-            self.added.sort_by(|a, b| a.id.cmp(&b.id));
         }
         let bases = before.iter().chain(added).flat_map(|added| added.bases().iter());
         self.fill(Some(bases.map(|kind| kind.name().to_owned()).collect()));

@@ -237,7 +237,8 @@ fn query(app: &App, kind: ResourceType, job: &Job) -> Result<Query, Problem> {
         pairs.push(("_lastUpdated".to_owned(), format!("ge{since}")));
         pairs.push(("_sort".to_owned(), "_lastUpdated".to_owned()));
     }
-    let parsed = search::parse(kind, &pairs, Handling::Strict, &app.settings.base);
+    let parameters = app.store.parameters();
+    let parsed = search::parse(kind, &pairs, Handling::Strict, &app.settings.base, &parameters);
     parsed.map(|(query, _)| query).map_err(Problem::bad_query)
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn dispatch(
         (["metadata"], "GET") => {
             call.doing(Class::Rest, "capabilities", None);
             media::acceptable(call, target.query)?;
-            return Ok(Reply::fhir(StatusCode::OK, call.app.settings.capability_statement.clone()));
+            return Ok(Reply::fhir(StatusCode::OK, call.app.capability_statement().to_vec()));
         }
         ([".well-known", "smart-configuration"], "GET") => return oauth::smart_configuration(call),
         _ => {}

@@ -336,11 +336,12 @@ pub(crate) fn understand(
         None => pairs.iter().filter(|(name, _)| name != "_type").cloned().collect(),
     };
     let (mut queries, mut warnings) = (Vec::with_capacity(kinds.len()), Vec::new());
+    let parameters = app.store.parameters();
     for kind in kinds {
         let own = scope.whole.is_some().then(|| everything::parameters(kind, &understood)).transpose()?;
-        let (mut query, said) =
-            search::parse(kind, own.as_ref().unwrap_or(&understood), handling, &app.settings.base)
-                .map_err(Problem::bad_query)?;
+        let pairs = own.as_ref().unwrap_or(&understood);
+        let (mut query, said) = search::parse(kind, pairs, handling, &app.settings.base, &parameters)
+            .map_err(Problem::bad_query)?;
         if scope.whole.is_some() {
             query.includes.push(Include::references_of(kind));
         }

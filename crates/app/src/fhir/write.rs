@@ -9,6 +9,7 @@ use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::bundle::version_tag;
 use ward_fhir::outcome::{Issue, IssueCode, Severity, operation_outcome};
+use ward_fhir::search::Added;
 use ward_identity::Permission;
 use ward_store::{Expected, Prepared, ResourceKey, StoreError, Stored, WriteOutcome, Written};
 use ward_transport::RequestBody;
@@ -383,7 +384,10 @@ pub(crate) fn check_resource(resource: &Value, kind: ResourceType) -> Result<(),
             return Err(Problem::malformed(IssueCode::Structure, words));
         }
     }
-    let issues = ward_fhir::validate::resource(resource);
+    let mut issues = ward_fhir::validate::resource(resource);
+    if kind.name() == "SearchParameter" {
+        issues.extend(Added::read(resource).err());
+    }
     if issues.iter().any(Issue::is_error) { Err(Problem::invalid(issues)) } else { Ok(()) }
 }
 

@@ -13,6 +13,7 @@ mod crash;
 mod examples;
 mod isolation;
 mod search;
+mod search_parameters;
 mod server;
 mod terminology;
 mod us_core;

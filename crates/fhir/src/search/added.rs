@@ -72,9 +72,9 @@ impl Added {
         Ok(Some(added))
     }
 
-    /// Its name in a query.
-    pub fn code(&self) -> &str {
-        &self.code
+    /// Whether a search of some type could mean either.
+    pub fn shares_a_name_with(&self, other: &Self) -> bool {
+        self.code == other.code && self.bases.iter().any(|kind| other.bases.contains(kind))
     }
 
     /// The types that it is for.
