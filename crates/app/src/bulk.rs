@@ -98,7 +98,7 @@ pub(crate) async fn import(
         );
         text.push('\n');
     }
-    Ok(Reply::ndjson(Body::full(text.into_bytes())))
+    Ok(Reply::ndjson(NDJSON[0], Body::full(text.into_bytes())))
 }
 
 type PreparedLines = (Vec<Ready>, Vec<LineResult>);
@@ -231,7 +231,7 @@ pub(crate) async fn export(call: &mut Call, query: Option<&str>) -> Result<Reply
         }
     };
     call.entry.resource_type = Some(kind.name());
-    Ok(outflow::reply(call, Originals { kind, after: None, ended: false }))
+    Ok(outflow::reply(call, NDJSON[0], Originals { kind, after: None, ended: false }))
 }
 
 /// Everything of a type as it came in.

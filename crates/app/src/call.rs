@@ -35,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) id: RequestId,
     /// What the log will say when the request is done.
     pub(crate) entry: Entry,
+    /// Only the head of the answer is asked for.
+    pub(crate) head: bool,
     /// The log says that the request was refused, though its answer does not let on.
     pub(crate) refused_unsaid: bool,
     caller: Option<Caller>,
@@ -64,7 +66,7 @@ impl Call {
         entry.user_agent = headers.get(header::USER_AGENT).map(|agent| {
             Phi::new(String::from_utf8_lossy(agent.as_bytes()).chars().take(USER_AGENT_BYTES_MAX).collect())
         });
-        Self { app, headers, now, id, entry, refused_unsaid: false, caller: None }
+        Self { app, headers, now, id, entry, head: false, refused_unsaid: false, caller: None }
     }
 
     /// It is later than when the request came: its body took its time.

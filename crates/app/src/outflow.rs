@@ -28,7 +28,10 @@ pub(crate) trait Pages: Send + 'static {
 }
 
 /// The answer that gives out all `pages` while it is read.
-pub(crate) fn reply(call: &Call, mut pages: impl Pages) -> Reply {
+pub(crate) fn reply(call: &Call, content_type: &'static str, mut pages: impl Pages) -> Reply {
+    if call.head {
+        return Reply::ndjson(content_type, Body::empty());
+    }
     let (mut sender, body) = Channel::<Bytes, BodyError>::new(4);
     let (app, entry) = (Arc::clone(&call.app), call.entry.clone());
     call.app.tasks.spawn(async move {
@@ -37,7 +40,7 @@ pub(crate) fn reply(call: &Call, mut pages: impl Pages) -> Reply {
             sender.abort(BodyError::Broken);
         }
     });
-    Reply::ndjson(Body::new(body))
+    Reply::ndjson(content_type, Body::new(body))
 }
 
 async fn send(

@@ -8,7 +8,6 @@ use ward_transport::Body;
 
 const FHIR: HeaderValue = HeaderValue::from_static("application/fhir+json; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Status, headers and body. Nothing of it is kept by anyone on the way: every reply forbids caches.
 pub(crate) struct Reply {
@@ -36,8 +35,8 @@ impl Reply {
     }
 
     /// Lines of JSON.
-    pub(crate) fn ndjson(body: Body) -> Self {
-        Self::new(StatusCode::OK, NDJSON, body)
+    pub(crate) fn ndjson(content_type: &'static str, body: Body) -> Self {
+        Self::new(StatusCode::OK, HeaderValue::from_static(content_type), body)
     }
 
     /// No body.

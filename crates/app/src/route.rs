@@ -24,7 +24,8 @@ impl Serve for Router {
         if request.uri().path() == "/healthz" {
             return health::healthz(&app).await.into_response();
         }
-        if *request.method() == Method::GET || *request.method() == Method::HEAD {
+        let reads = *request.method() == Method::GET || *request.method() == Method::HEAD;
+        if reads && !fhir::begins_something(request.uri().path()) {
             return answer(app, request).await.into_response();
         }
         let form = form(request.uri().path());
@@ -47,8 +48,8 @@ async fn answer(app: Arc<App>, request: Request<RequestBody>) -> Reply {
     let mut call = Call::new(app, parts.headers);
     let path = parts.uri.path();
     let form = form(path);
-    let head = parts.method == Method::HEAD;
-    let method = if head { Method::GET } else { parts.method };
+    call.head = parts.method == Method::HEAD;
+    let method = if call.head { Method::GET } else { parts.method };
     let target = Target { method, path, query: parts.uri.query() };
     let outcome = dispatch(&mut call, &target, body).await;
     let (reply, outcome) = match outcome {
@@ -65,7 +66,7 @@ async fn answer(app: Arc<App>, request: Request<RequestBody>) -> Reply {
     };
     call.entry.outcome = outcome;
     let reply = logged(&mut call, reply, form).await;
-    if head { reply.without_body() } else { reply }
+    if call.head { reply.without_body() } else { reply }
 }
 
 /// The reply, once the log has it; else the words that the log cannot be written.

@@ -10,9 +10,9 @@ use std::collections::HashSet;
 
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use ward_audit::Class;
-use ward_base::{ResourceId, Timestamp};
+use ward_base::{Phi, ResourceId, Timestamp};
 use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::{self, Handling, Query};
 use ward_fhir::{Moment, ResourceType, compartment};
@@ -67,6 +67,9 @@ pub(crate) async fn begin(
     body: Option<RequestBody>,
 ) -> Result<Reply, Problem> {
     call.doing(Class::Disclosure, "export", None);
+    if call.head {
+        return Err(Problem::method_not_allowed("GET, POST"));
+    }
     media::acceptable(call, None)?;
     if !media::prefers_async(call) {
         let words = "an export is asynchronous: send the header `Prefer: respond-async`";
@@ -76,6 +79,7 @@ pub(crate) async fn begin(
     if let Some(body) = body {
         pairs.extend(operation::parameters(call, body).await?);
     }
+    call.entry.query = Some(Phi::new(super::search::written(&pairs)));
     let (mut types, mut since) = (Vec::new(), None);
     for (name, value) in &pairs {
         match name.as_str() {
@@ -120,6 +124,7 @@ pub(crate) async fn begin(
         Extent::System => "$export".to_owned(),
         Extent::Patients => "Patient/$export".to_owned(),
         Extent::Group(id) => {
+            call.about(&group(id)?, None);
             members(call, id).await?;
             format!("Group/{id}/$export")
         }
@@ -196,7 +201,7 @@ pub(crate) async fn file(call: &mut Call, id: &str, name: &str) -> Result<Reply,
         Extent::System | Extent::Patients => None,
     };
     let page = Some(Page { count: PAGE, after: None });
-    Ok(outflow::reply(call, File { kind, job, members, page }))
+    Ok(outflow::reply(call, FORMATS[0], File { kind, job, members, page }))
 }
 
 /// Fails unless the caller may take resources of this type along.
@@ -217,16 +222,33 @@ async fn job(call: &Call, id: &str) -> Result<(Job, String), Problem> {
     if job.account == call.account()? { Ok((job, key)) } else { Err(Problem::not_found()) }
 }
 
-/// The patients in a group.
-async fn members(call: &Call, id: &str) -> Result<HashSet<ResourceId>, Problem> {
-    let kind = ResourceType::parse("Group").ok_or_else(Problem::internal)?;
-    permit(call, kind)?;
+fn group(id: &str) -> Result<ResourceKey, Problem> {
+    let resource_type = ResourceType::parse("Group").ok_or_else(Problem::internal)?;
     let id = ResourceId::parse(id).map_err(|_| Problem::not_found())?;
-    let key = ResourceKey { resource_type: kind, id };
+    Ok(ResourceKey { resource_type, id })
+}
+
+/// The patients who are in a group now.
+async fn members(call: &Call, id: &str) -> Result<HashSet<ResourceId>, Problem> {
+    let key = group(id)?;
+    permit(call, key.resource_type)?;
     let group = call.app.store.read(move |session| Ok::<_, Problem>(session.current(&key)?)).await?;
     let group = group.filter(|group| !group.deleted).ok_or_else(Problem::not_found)?;
-    // All patients that a group is about are its members.
-    Ok(group.patients.into_iter().collect())
+    let resource: Value = serde_json::from_slice(group.body.expose()).map_err(|_| Problem::internal())?;
+    let listed = resource.get("member").and_then(Value::as_array).into_iter().flatten();
+    let present = listed.filter(|member| is_present(member, call.now));
+    let references = present.filter_map(|member| member.pointer("/entity/reference").and_then(Value::as_str));
+    // Which of them are patients here, in whatever form they are written, the store has found out.
+    let named: HashSet<&str> = references.filter_map(|reference| reference.rsplit('/').next()).collect();
+    Ok(group.patients.into_iter().filter(|patient| named.contains(patient.as_str())).collect())
+}
+
+/// Whether a member of a group has neither left nor is to come.
+fn is_present(member: &Value, now: Timestamp) -> bool {
+    let moment = |end: &str| member.pointer(end).and_then(Value::as_str).and_then(Moment::parse);
+    member.get("inactive") != Some(&Value::Bool(true))
+        && moment("/period/start").is_none_or(|start| start.start <= now.micros())
+        && moment("/period/end").is_none_or(|end| end.end > now.micros())
 }
 
 /// What the job takes of a type.

@@ -162,6 +162,11 @@ pub(crate) async fn dispatch(
     }
 }
 
+/// Whether a read of this path begins something that lasts.
+pub(crate) fn begins_something(path: &str) -> bool {
+    path.trim_end_matches('/').ends_with("/$export")
+}
+
 fn parse(kind: &str) -> Result<ResourceType, Problem> {
     ResourceType::parse(kind).ok_or_else(Problem::no_such_type)
 }

@@ -361,7 +361,7 @@ pub(crate) fn understand(
 }
 
 /// A query in one text.
-fn written(pairs: &[(String, String)]) -> String {
+pub(crate) fn written(pairs: &[(String, String)]) -> String {
     let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     text.join("&")
 }

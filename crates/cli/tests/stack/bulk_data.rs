@@ -71,7 +71,7 @@ fn exported(client: &Https, status: &str) -> Vec<String> {
     for output in manifest["output"].as_array().unwrap() {
         let url = output["url"].as_str().unwrap();
         let file = client.get(&url[url.find("/fhir/R4/").unwrap()..]);
-        assert_eq!((file.status, file.header("content-type")), (200, Some("application/x-ndjson")));
+        assert_eq!((file.status, file.header("content-type")), (200, Some("application/fhir+ndjson")));
         for line in file.text().lines() {
             let resource: Value = serde_json::from_str(line).unwrap();
             assert_eq!(resource["resourceType"], output["type"]);
@@ -90,7 +90,8 @@ fn a_bulk_export_gives_out_what_was_asked_and_logs_whose_it_is() {
     let (group, _) = create(
         &client,
         &json!({"resourceType": "Group", "type": "person", "actual": true,
-        "member": [{"entity": {"reference": grace}}]}),
+        "member": [{"entity": {"reference": grace}}, {"entity": {"reference": ada}, "inactive": true},
+            {"entity": {"reference": ada}, "period": {"end": "2020-01-01"}}]}),
     );
     let all = |path: &str| exported(&client, &kick_off(&client, path));
     let names = |names: &[&String]| sorted(names.iter().map(|name| (*name).clone()).collect());
@@ -104,6 +105,8 @@ fn a_bulk_export_gives_out_what_was_asked_and_logs_whose_it_is() {
         all(&format!("/fhir/R4/Group/{group}/$export?_type=Patient,Observation,Encounter")),
         names(&[&grace, &weight])
     );
+    let head = client.send("HEAD", "/fhir/R4/$export", &[ASYNC], b"");
+    assert_eq!((head.status, head.header("content-location")), (405, None));
     assert_eq!(all("/fhir/R4/$export?_since=2100-01-01T00:00:00Z"), [""; 0]);
     assert_eq!(all("/fhir/R4/$export?_type=Patient&_since=2020-01-01T00:00:00Z"), names(&[&ada, &grace]));
     let who = stack.ward_json(&["audit", "who", "--patient", grace.split('/').nth(1).unwrap()]);
@@ -115,6 +118,9 @@ fn a_bulk_export_gives_out_what_was_asked_and_logs_whose_it_is() {
     assert_eq!(other.get(&job).status, 404);
     let file = |kind: &str| client.get(&format!("{}/{kind}", job.replace("$export-status", "$export-file")));
     assert_eq!((file("Patient").status, file("Observation").status), (200, 404));
+    let path = format!("{}/Patient", job.replace("$export-status", "$export-file"));
+    let head = client.send("HEAD", &path, &[], b"");
+    assert_eq!((head.status, head.text().len()), (200, 0));
     assert_eq!(client.send("DELETE", &job, &[], b"").status, 202);
     assert_eq!((client.get(&job).status, file("Patient").status), (404, 404));
 

@@ -30,7 +30,9 @@ fn statuses(answer: &Answer) -> Vec<String> {
 }
 
 fn count(client: &Https, kind: &str, form: &str) -> usize {
-    client.search(kind, form).json()["entry"].as_array().map_or(0, Vec::len)
+    let answer = client.search(kind, form);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["entry"].as_array().map_or(0, Vec::len)
 }
 
 #[test]

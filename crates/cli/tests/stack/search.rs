@@ -168,6 +168,14 @@ fn a_search_along_references_sees_no_type_that_the_caller_may_not() {
         assert!(matches!(refused.status, 400 | 403), "{kind}?{form}: {}", refused.text());
         issue(&refused);
     }
+    let unseen = narrow.search("Observation", "_has:DiagnosticReport:result:status=final");
+    assert_eq!(unseen.status, 403, "{}", unseen.text());
+    // What may not be seen is no way to what may.
+    let two = stack.signed_in("system/Observation.rs system/Practitioner.rs");
+    let over = "code=8867-4&_include=Observation:patient&_include:iterate=Patient:general-practitioner";
+    assert_eq!(found(&two.search("Observation", over), "include"), [""; 0]);
+    let all = stack.signed_in("system/*.rs").search("Observation", over);
+    assert_eq!(found(&all, "include"), sorted(vec![ward.ada.clone(), ward.doctor.clone()]));
     let answer = narrow.search("Observation", "code=8867-4&_include=Observation:patient");
     assert_eq!((found(&answer, "match"), found(&answer, "include")), (vec![ward.pulse.clone()], vec![]));
     // Of all types, those that it may.
