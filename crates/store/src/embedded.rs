@@ -66,7 +66,9 @@ pub(crate) fn connect(
     connection.busy_timeout(Duration::from_secs(5))?;
     // It would write to standard error past our own log.
     connection.execute_batch("PRAGMA cipher_log_level = NONE")?;
-    connection.execute_batch(&key_pragma(key))?;
+    if !cfg!(ward_plaintext) {
+        connection.execute_batch(&key_pragma(key))?;
+    }
     connection.execute_batch(&format!(
         "PRAGMA cipher_memory_security = OFF;
          PRAGMA temp_store = MEMORY;

@@ -49,6 +49,11 @@ impl Up {
         source: &PassphraseSource,
         format: Format,
     ) -> anyhow::Result<()> {
+        // With protections left out at compile time, there is one thing that it is good for.
+        anyhow::ensure!(
+            self.bench || !cfg!(ward_plaintext),
+            "this build encrypts nothing and answers `ward bench` only"
+        );
         let data = config.data_directory();
         custody::make_private_directory(&data)?;
         let data = data.canonicalize()?;
