@@ -88,6 +88,18 @@ impl Processes {
         Ok(Usage(usage))
     }
 
+    /// The most memory that was ever resident, by tier, in MiB.
+    pub(super) fn most_memory(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        let mut memory: BTreeMap<String, u64> = BTreeMap::new();
+        for (tier, process) in &self.0 {
+            let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+            let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+            *memory.entry(tier.clone()).or_default() += kibibytes >> 10;
+        }
+        Ok(memory.into_iter().collect())
+    }
+
     /// Resident memory by tier, in MiB.
     pub(super) fn memory(&self) -> anyhow::Result<Vec<(String, u64)>> {
         let mut memory: BTreeMap<String, u64> = BTreeMap::new();

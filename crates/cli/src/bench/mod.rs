@@ -1,5 +1,6 @@
 //! `ward bench`: how fast the stack answers, what each tier costs, and the same through the app tier alone.
 
+mod load;
 mod measure;
 mod workload;
 
@@ -40,6 +41,10 @@ pub(crate) struct Bench {
     /// Requests of each reading step.
     #[arg(long, default_value_t = 8_000)]
     requests: usize,
+    /// Fill the stack up to so many resources first; several sizes are measured one after the other. At the end,
+    /// everything is exported, and the most memory that each tier ever held is told.
+    #[arg(long, value_name = "RESOURCES", value_delimiter = ',', conflicts_with = "server")]
+    load: Vec<usize>,
     /// Leave out the second run, past the edges and the web tier.
     #[arg(long)]
     no_app_tier: bool,
@@ -127,15 +132,29 @@ impl Bench {
         let (public, status) = crate::up::running(directory)?;
         let processes = Processes::from_status(&status)?;
         let app = (!self.no_app_tier).then(|| app_endpoint(directory, &status, &public.host)).transpose()?;
-        for connections in &self.connections {
-            self.pass("public listener", &public, &custody, &public, &processes, *connections, format)
-                .await?;
-        }
-        if let Some(app) = app {
+        let mut operator = Operator::sign_in(&public, OperatorKey::open_or_create(&custody)?).await?;
+        let mut loaded = 0;
+        let sizes = if self.load.is_empty() { &[0][..] } else { &self.load };
+        for size in sizes {
+            if *size > loaded {
+                let rate = load::fill(&mut operator, loaded, *size, format).await?;
+                load::report("imported", *size - loaded, rate, &processes, format)?;
+                loaded = *size;
+            }
             for connections in &self.connections {
-                self.pass("app tier alone", &app, &custody, &public, &processes, *connections, format)
+                self.pass("public listener", &public, &custody, &public, &processes, *connections, format)
                     .await?;
             }
+            if let Some(app) = &app {
+                for connections in &self.connections {
+                    self.pass("app tier alone", app, &custody, &public, &processes, *connections, format)
+                        .await?;
+                }
+            }
+        }
+        if loaded > 0 {
+            let (count, rate) = load::take_out(&mut operator).await?;
+            load::report("exported", count, rate, &processes, format)?;
         }
         Ok(())
     }

@@ -220,7 +220,7 @@ impl Workload {
         format!("{}{}", letters(family.wrapping_mul(7)).iter().collect::<String>(), self.run)
     }
 
-    fn patient(&self, number: usize) -> Value {
+    pub(super) fn patient(&self, number: usize) -> Value {
         json!({
             "resourceType": "Patient", "active": true,
             "identifier": [{"system": "urn:oid:2.16.840.1.113883.19.5", "value": format!("{}-{number}", self.run)}],
@@ -233,7 +233,7 @@ impl Workload {
     }
 }
 
-fn observation(patient: &str, number: usize) -> Value {
+pub(super) fn observation(patient: &str, number: usize) -> Value {
     let code = CODES[number % CODES.len()];
     json!({
         "resourceType": "Observation", "status": "final",
