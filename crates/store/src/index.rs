@@ -356,12 +356,11 @@ pub(crate) fn load(snapshot: &mut Snapshot<'_>) -> Result<(), StoreError> {
 
 impl Vault {
     fn know_index(&self, definition: Definition, asked: Instant) {
-        // What was read earlier may arrive later; progress alone changes no generation.
         self.replace_index(asked, |known| {
+            // Progress alone changes no generation.
             let same = known.generation() == definition.generation;
             let since = if same { known.since } else { Instant::now() };
-            (known.generation() <= definition.generation)
-                .then(|| Index { since, ..Index::new(definition, &self.ring) })
+            Index { since, ..Index::new(definition, &self.ring) }
         });
     }
 }

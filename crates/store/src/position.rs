@@ -6,6 +6,7 @@ const VERSION: u8 = 1;
 const MOMENT: u8 = 2;
 const RID: u8 = 3;
 const SORTED: u8 = 4;
+const PART: u8 = 5;
 
 /// After a version in a resource's history.
 pub(crate) fn of_version(version: u64) -> Position {
@@ -34,10 +35,20 @@ pub(crate) fn of_rid(rid: i64) -> Position {
     numbers(RID, &[rid])
 }
 
-/// The resource of [`of_rid`].
+/// After a resource in that order, in a part of it that ends with another.
+pub(crate) fn of_part(rid: i64, last: i64) -> Position {
+    numbers(PART, &[rid, last])
+}
+
+/// The resource of [`of_rid`] or [`of_part`].
 pub(crate) fn rid(position: &Position) -> Result<i64, StoreError> {
-    let [rid] = parse(position, RID)?;
+    let [rid] = parse(position, RID).or_else(|_| parse::<2>(position, PART).map(|[rid, _]| [rid]))?;
     Ok(rid)
+}
+
+/// The last resource of the part, if it is one.
+pub(crate) fn last(position: &Position) -> Option<i64> {
+    parse::<2>(position, PART).ok().map(|[_, last]| last)
 }
 
 /// After a resource in an answer ordered by `keys`, which are compared as bytes; `None` sorts last.
@@ -105,6 +116,7 @@ mod tests {
         assert_eq!(moment(&of_moment(-5, 7)), Ok((-5, 7)));
         assert_eq!(rid(&of_moment(-5, 7)), Err(StoreError::Position));
         assert_eq!(version(&of_rid(7)), Err(StoreError::Position));
+        assert_eq!((rid(&of_part(3, 9)), last(&of_part(3, 9)), last(&of_rid(3))), (Ok(3), Some(9), None));
         let keys = vec![None, Some(vec![0, 1]), Some(Vec::new())];
         assert_eq!(sorted(&of_sorted(&keys, 9), 3), Ok((keys.clone(), 9)));
         assert_eq!(sorted(&of_sorted(&keys, 9), 2), Err(StoreError::Position));
@@ -112,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_positions_do_not_panic(tag in 0..6u8, mut bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn hostile_positions_do_not_panic(tag in 0..7u8, mut bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             bytes.insert(0, tag);
             let position = Position::from_bytes(&bytes);
             let _ = (version(&position), moment(&position), rid(&position), sorted(&position, 2));

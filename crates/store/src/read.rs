@@ -24,6 +24,9 @@ use crate::{
 /// A page ends with the entry whose body takes it beyond this, however few entries it has.
 pub(crate) const PAGE_BYTES_MAX: usize = 16 << 20;
 
+/// So many entries of the index are read in one statement.
+const POSTINGS_AT_ONCE: i64 = 1 << 16;
+
 /// One connection inside a transaction.
 pub(crate) struct Snapshot<'a> {
     pub(crate) vault: &'a Vault,
@@ -296,6 +299,27 @@ impl Session for Snapshot<'_> {
 
     fn search(&mut self, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError> {
         search::run(self, queries, page)
+    }
+
+    fn parts(&mut self, resource_type: ResourceType, every: u32) -> Result<Vec<Position>, StoreError> {
+        let mut rids: Vec<i64> = Vec::new();
+        for token in self.index.type_tokens(resource_type) {
+            let mut from = 0;
+            loop {
+                let parameters = [token, sql::SHARD, from, POSTINGS_AT_ONCE].map(Parameter::Integer);
+                let found = self.connection.all(sql::POSTINGS, &parameters, |row| row.integer(0))?;
+                let Some(last) = found.last() else { break };
+                from = last.saturating_add(1);
+                rids.extend(found);
+            }
+        }
+        rids.sort_unstable();
+        let ends = rids.chunks(every.max(1) as usize).filter_map(|part| part.last().copied());
+        let mut ends: Vec<i64> = ends.collect();
+        ends.pop();
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let ends = ends.iter().copied().chain([i64::MAX]);
+        Ok(starts.zip(ends).map(|(start, end)| position::of_part(start, end)).collect())
     }
 
     fn export(

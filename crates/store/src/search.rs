@@ -15,6 +15,7 @@ use crate::{
     includes,
     links::{Compiled, parsed},
     plan::{self, Plan},
+    position,
     postings::{self, Group},
     read::{Opened, PAGE_BYTES_MAX, Snapshot, more},
     sorting::{Key, Order},
@@ -97,10 +98,11 @@ pub(crate) fn run(snapshot: &Snapshot<'_>, queries: &[Query], page: &Page) -> Re
     let within = within.count();
     all &= within == found.len();
     found.truncate(within);
-    let next = found
-        .last()
-        .filter(|_| !all)
-        .map(|last| order.position(&last.key, last.opened.rid, last.opened.updated));
+    let part = page.after.as_ref().and_then(position::last);
+    let next = found.last().filter(|_| !all).map(|found| match part {
+        Some(last) => position::of_part(found.opened.rid, last),
+        None => order.position(&found.key, found.opened.rid, found.opened.updated),
+    });
     let matches: Vec<&Opened> = found.iter().map(|found| &found.opened).collect();
     let included =
         includes::run(snapshot, &includes::of(queries), first.visible.as_deref(), &matches, &budget)?;
@@ -208,10 +210,12 @@ impl<'a> Search<'a> {
     /// The matches after a place, in the order in which they were first stored.
     fn walked(&mut self, page: &Page) -> Result<Vec<Match>, StoreError> {
         let after = page.after.as_ref().map(|position| self.order.place(position)).transpose()?;
+        let last = page.after.as_ref().and_then(position::last);
         let mut walk = self.walk(after.map_or(0, |(_, rid)| rid.saturating_add(1)))?;
         let mut found = Vec::new();
         while found.len() <= page.count as usize && !self.is_full() {
-            let Some(rid) = walk.next(self.snapshot)? else { break };
+            let next = walk.next(self.snapshot)?;
+            let Some(rid) = next.filter(|rid| last.is_none_or(|last| *rid <= last)) else { break };
             let checked = self.check(rid)?;
             self.add(&mut found, checked);
         }
@@ -223,7 +227,7 @@ impl<'a> Search<'a> {
         let (earliest, latest) = self.plan.updated.unwrap_or((i64::MIN, i64::MAX));
         let start = if newest_first { (latest, i64::MAX) } else { (earliest, i64::MIN) };
         let mut place = match &page.after {
-            Some(position) => crate::position::moment(position)?,
+            Some(position) => position::moment(position)?,
             None => start,
         };
         let mut found = Vec::new();

@@ -202,6 +202,10 @@ pub trait Session {
     /// allow.
     fn search(&mut self, queries: &[Query], page: &Page) -> Result<SearchPage, StoreError>;
 
+    /// Where parts of all current resources of a type begin, each of `every` resources but the last, which has no end: a
+    /// search for all of them, in no order of its own, that begins at such a position ends with its part.
+    fn parts(&mut self, resource_type: ResourceType, every: u32) -> Result<Vec<Position>, StoreError>;
+
     /// The originals of current resources, equal as JSON to what went in (with an `id`).
     fn export(
         &mut self,

@@ -95,13 +95,13 @@ impl Vault {
         Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts what was asked for at that moment in the place of what is known, if `decide` says so.
-    pub(crate) fn replace_index(&self, asked: Instant, decide: impl FnOnce(&Index) -> Option<Index>) {
+    /// Puts what was asked for at that moment in the place of what is known, unless that was asked for later.
+    pub(crate) fn replace_index(&self, asked: Instant, next: impl FnOnce(&Index) -> Index) {
         let mut known = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = decide(&known) {
-            *known = Arc::new(index);
-            let mut before = self.index_asked.lock().unwrap_or_else(PoisonError::into_inner);
-            *before = asked.max(*before);
+        let mut before = self.index_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked >= *before {
+            *known = Arc::new(next(&known));
+            *before = asked;
         }
     }
 

@@ -460,6 +460,11 @@ impl Session for WriteSession<'_> {
         self.snapshot.search(queries, page)
     }
 
+    fn parts(&mut self, resource_type: ResourceType, every: u32) -> Result<Vec<Position>, StoreError> {
+        self.isolate()?;
+        self.snapshot.parts(resource_type, every)
+    }
+
     fn export(
         &mut self,
         resource_type: Option<ResourceType>,

@@ -39,8 +39,45 @@ async fn ids(store: &Store, name: &str, query: &[(&str, &str)]) -> Vec<String> {
 on_both!(
     every_kind_of_value_is_found,
     a_position_of_another_order_is_refused,
-    paging_stays_right_while_data_changes
+    paging_stays_right_while_data_changes,
+    parts_are_read_apart_and_are_all_together
 );
+
+async fn parts_are_read_apart_and_are_all_together(place: Place) {
+    let store = place.open();
+    let parts_of = |every: u32| {
+        let store = store.clone();
+        async move { store.read(move |session| session.parts(resource_type("Patient"), every)).await.unwrap() }
+    };
+    assert_eq!(parts_of(10).await.len(), 1);
+    for number in 0..25 {
+        put(&store, &patient(&format!("p{number}"), "Smith")).await.unwrap();
+        put(&store, &observation(&format!("o{number}"), "p1", "8480-6", "2020")).await.unwrap();
+    }
+    assert_eq!((parts_of(25).await.len(), parts_of(24).await.len()), (1, 2));
+    let parts = parts_of(10).await;
+    // What changes does not move the ends of the parts.
+    store.write(|transaction| transaction.delete(&key("Patient", "p3"), Expected::Current)).await.unwrap();
+    put(&store, &patient("late", "Smith")).await.unwrap();
+    put(&store, &patient("p12", "Jones")).await.unwrap();
+    let mut seen = Vec::new();
+    for start in parts {
+        let (mut after, mut part) = (Some(start), Vec::new());
+        while after.is_some() {
+            let found = page(&store, "Patient", &[], Page { count: 4, after }).await.unwrap();
+            part.extend(found.hits.iter().map(|hit| hit.key.id.as_str().to_owned()));
+            after = found.next;
+        }
+        seen.push(part);
+    }
+    let names = |numbers: std::ops::Range<usize>| {
+        numbers.filter(|number| *number != 3).map(|number| format!("p{number}")).collect::<Vec<_>>()
+    };
+    let mut last = names(20..25);
+    last.push("late".to_owned());
+    assert_eq!(seen, [names(0..10), names(10..20), last]);
+    store.close().await;
+}
 
 async fn every_kind_of_value_is_found(place: Place) {
     let store = place.open();

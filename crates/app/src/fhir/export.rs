@@ -17,7 +17,7 @@ use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::{self, Handling, Query};
 use ward_fhir::{Moment, ResourceType, compartment};
 use ward_identity::{Permission, token};
-use ward_store::{Page, RecordKind, ResourceKey, Session, Stored};
+use ward_store::{Page, Position, RecordKind, ResourceKey, Session, Stored};
 use ward_transport::RequestBody;
 
 use super::{media, operation};
@@ -33,6 +33,8 @@ use crate::reply::Reply;
 const KEPT_SECONDS: i64 = 24 * 3600;
 /// Resources in one page of a file.
 const PAGE: u32 = 500;
+/// Resources in one file, or a few more in the last of a type: whoever was interrupted goes on with the next.
+const FILE: u32 = 10_000;
 const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
 
 /// Whose records are exported.
@@ -54,6 +56,8 @@ struct Job {
     extent: Extent,
     /// Names of resource types.
     types: Vec<String>,
+    /// Where the files of each begin; those of what was changed since a moment are one for each type.
+    files: Vec<Vec<Vec<u8>>>,
     /// Only what was changed since, as a FHIR instant.
     since: Option<String>,
     made: Timestamp,
@@ -130,11 +134,16 @@ pub(crate) async fn begin(
         }
     };
     let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    let files = match since {
+        Some(_) => vec![Vec::new(); kinds.len()],
+        None => files(call, kinds.clone()).await?,
+    };
     let job = Job {
         account: call.account()?,
         request: format!("{}/{place}{query}", call.app.settings.base),
         extent,
         types: kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+        files,
         since,
         made: call.now,
     };
@@ -161,13 +170,15 @@ pub(crate) async fn status(call: &mut Call, id: &str) -> Result<Reply, Problem> 
     let (job, _) = job(call, id).await?;
     let base = call.app.settings.base.clone();
     let mut output = Vec::new();
-    for name in &job.types {
+    for (name, files) in job.types.iter().zip(&job.files) {
         let kind = ResourceType::parse(name).ok_or_else(Problem::internal)?;
         // Lost scopes since, or nothing there.
         if permit(call, kind).is_err() || !any(call, kind, &job).await? {
             continue;
         }
-        output.push(json!({"type": name, "url": format!("{base}/$export-file/{id}/{name}")}));
+        for number in 1..=files.len().max(1) {
+            output.push(json!({"type": name, "url": format!("{base}/$export-file/{id}/{name}/{number}")}));
+        }
     }
     let manifest = json!({
         "transactionTime": job.made.to_instant(), "request": job.request, "requiresAccessToken": true,
@@ -188,20 +199,37 @@ pub(crate) async fn cancel(call: &mut Call, id: &str) -> Result<Reply, Problem> 
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 
-/// `GET [base]/$export-file/job/Type`: the resources of a type, one a line.
-pub(crate) async fn file(call: &mut Call, id: &str, name: &str) -> Result<Reply, Problem> {
+/// `GET [base]/$export-file/job/Type/number`: resources of a type, one a line.
+pub(crate) async fn file(call: &mut Call, id: &str, name: &str, number: &str) -> Result<Reply, Problem> {
     call.doing(Class::Disclosure, "export", None);
     let (job, _) = job(call, id).await?;
-    let kind = ResourceType::parse(name).filter(|kind| job.types.iter().any(|name| name == kind.name()));
-    let kind = kind.ok_or_else(Problem::not_found)?;
+    let place = job.types.iter().position(|known| known == name).ok_or_else(Problem::not_found)?;
+    let kind = ResourceType::parse(name).ok_or_else(Problem::not_found)?;
+    let files = job.files.get(place).ok_or_else(Problem::internal)?;
+    let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+    let after = match index {
+        Some(index) if index < files.len() => files.get(index).map(|start| Position::from_bytes(start)),
+        Some(0) => None,
+        _ => return Err(Problem::not_found()),
+    };
     call.entry.resource_type = Some(kind.name());
     permit(call, kind)?;
     let members = match &job.extent {
         Extent::Group(group) => Some(members(call, group).await?),
         Extent::System | Extent::Patients => None,
     };
-    let page = Some(Page { count: PAGE, after: None });
+    let page = Some(Page { count: PAGE, after });
     Ok(outflow::reply(call, FORMATS[0], File { kind, job, members, page }))
+}
+
+/// Where the files of these types begin.
+async fn files(call: &Call, kinds: Vec<ResourceType>) -> Result<Vec<Vec<Vec<u8>>>, Problem> {
+    let begin = move |session: &mut dyn Session| {
+        let parts = kinds.into_iter().map(|kind| session.parts(kind, FILE));
+        let parts = parts.map(|parts| Ok(parts?.iter().map(Position::to_bytes).collect()));
+        parts.collect::<Result<Vec<_>, Problem>>()
+    };
+    call.app.store.read(begin).await
 }
 
 /// Fails unless the caller may take resources of this type along.

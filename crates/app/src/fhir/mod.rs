@@ -66,7 +66,7 @@ pub(crate) async fn dispatch(
         }
         (["$export-status", job], "GET") => export::status(call, job).await,
         (["$export-status", job], "DELETE") => export::cancel(call, job).await,
-        (["$export-file", job, kind], "GET") => export::file(call, job, kind).await,
+        (["$export-file", job, kind, number], "GET") => export::file(call, job, kind, number).await,
         ([""], "POST") => bundle::bundle(call, body).await,
         ([""], "GET") => search::by_get(call, search::Scope::system(), target.query).await,
         ([""], _) => Err(Problem::method_not_allowed("GET, POST")),

@@ -116,9 +116,10 @@ fn a_bulk_export_gives_out_what_was_asked_and_logs_whose_it_is() {
     // It is nobody else's, goes no further than its types, and ends when it is told to.
     let other = stack.signed_in("system/*.rs");
     assert_eq!(other.get(&job).status, 404);
-    let file = |kind: &str| client.get(&format!("{}/{kind}", job.replace("$export-status", "$export-file")));
+    let file =
+        |kind: &str| client.get(&format!("{}/{kind}/1", job.replace("$export-status", "$export-file")));
     assert_eq!((file("Patient").status, file("Observation").status), (200, 404));
-    let path = format!("{}/Patient", job.replace("$export-status", "$export-file"));
+    let path = format!("{}/Patient/1", job.replace("$export-status", "$export-file"));
     let head = client.send("HEAD", &path, &[], b"");
     assert_eq!((head.status, head.text().len()), (200, 0));
     assert_eq!(client.send("DELETE", &job, &[], b"").status, 202);
@@ -144,4 +145,35 @@ fn a_bulk_export_gives_out_what_was_asked_and_logs_whose_it_is() {
     let narrow = stack.signed_in("system/Observation.rs");
     assert_eq!(exported(&narrow, &kick_off(&narrow, "/fhir/R4/$export")), names(&[&pulse, &weight]));
     assert_eq!(begin(&narrow, "/fhir/R4/$export?_type=Patient", &[ASYNC]).status, 403);
+}
+
+#[test]
+fn a_large_export_comes_in_files_of_which_each_can_be_taken_again() {
+    let stack = empty_stack();
+    let file = stack.scratch().join("people.ndjson");
+    let people: Vec<String> = (0..10_050)
+        .map(|number| json!({"resourceType": "Patient", "id": format!("p{number}")}).to_string())
+        .collect();
+    std::fs::write(&file, people.join("\n")).unwrap();
+    stack.ward_json(&["import", file.to_str().unwrap()]);
+    let client = stack.signed_in("system/*.cruds");
+    let job = kick_off(&client, "/fhir/R4/Patient/$export?_type=Patient");
+    let urls: Vec<String> = client.get(&job).json()["output"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|output| output["url"].as_str().unwrap())
+        .map(|url| url[url.find("/fhir/R4/").unwrap()..].to_owned())
+        .collect();
+    assert_eq!(urls.len(), 2);
+    // What comes later does not move what the files hold.
+    create(&client, &json!({"resourceType": "Patient"}));
+    assert_eq!(client.send("DELETE", "/fhir/R4/Patient/p5", &[], b"").status, 204);
+    let files: Vec<Vec<String>> =
+        urls.iter().map(|url| client.get(url).text().lines().map(str::to_owned).collect()).collect();
+    assert_eq!(files.iter().map(Vec::len).collect::<Vec<_>>(), [9_999, 51]);
+    let again: Vec<String> = client.get(&urls[1]).text().lines().map(str::to_owned).collect();
+    assert_eq!(again, files[1]);
+    let next = urls[1].replace("/2", "/3");
+    assert_eq!(client.get(&next).status, 404);
 }
