@@ -44,6 +44,13 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// This, if it is a version of the resource that was asked for: whoever can write to the database can put a row
+    /// under another's number, which its seal does not cover.
+    fn of(self, key: &ResourceKey) -> Result<Self, StoreError> {
+        let is_its = self.resource_type == key.resource_type && self.frame.id == key.id;
+        if is_its { Ok(self) } else { Err(StoreError::Corrupt) }
+    }
+
     /// The version as callers get it.
     pub(crate) fn into_stored(self) -> Stored {
         Stored {
@@ -153,7 +160,8 @@ impl<'a> Snapshot<'a> {
 
     pub(crate) fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
         let statement = if self.locks() { sql::CURRENT_TO_WRITE } else { sql::CURRENT_BY_ID };
-        self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
+        let found = self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])?;
+        found.map(|opened| opened.of(key)).transpose()
     }
 
     /// The current version of a resource that some index named.
@@ -187,7 +195,9 @@ impl<'a> Snapshot<'a> {
         let missing = wanted - entries.len() as i64;
         let parameters = [sql::SHARD.into(), rid.into(), before.into(), missing.max(0).into()];
         let (past, full) = self.several(sql::PAST_VERSIONS, &parameters)?;
-        entries.extend(past);
+        for one in past {
+            entries.push(one.of(key)?);
+        }
         let next = (more(&mut entries, page.count) || full)
             .then(|| entries.last().map(|last| position::of_version(last.version)));
         Ok(HistoryPage {
@@ -269,8 +279,11 @@ impl Session for Snapshot<'_> {
     fn version(&mut self, key: &ResourceKey, version: u64) -> Result<Option<Stored>, StoreError> {
         let Some(current) = self.opened(key)? else { return Ok(None) };
         let Ok(number) = i64::try_from(version) else { return Ok(None) };
-        let found = if current.version == version { Some(current) } else { self.past(current.rid, number)? };
-        Ok(found.map(Opened::into_stored))
+        if current.version == version {
+            return Ok(Some(current.into_stored()));
+        }
+        let past = self.past(current.rid, number)?.map(|opened| opened.of(key)).transpose()?;
+        Ok(past.map(Opened::into_stored))
     }
 
     fn history(&mut self, scope: &HistoryScope, page: &Page) -> Result<HistoryPage, StoreError> {
@@ -305,6 +318,10 @@ impl Session for Snapshot<'_> {
                 while found.len() < wanted as usize && bytes <= PAGE_BYTES_MAX {
                     let Some(rid) = all.next(self, &mut [], &mut from)? else { break };
                     let opened = self.by_rid(rid)?;
+                    // Tokens can collide, and whoever can write to the database can add some.
+                    if opened.resource_type != resource_type || opened.frame.deleted() {
+                        continue;
+                    }
                     bytes = bytes.saturating_add(opened.frame.text().len());
                     found.push(opened);
                 }
