@@ -540,8 +540,13 @@ async fn next(
 /// before, or made at random: somebody else made them in between.
 fn is_race(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| {
-        [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED, &SqlState::UNIQUE_VIOLATION]
-            .contains(&code)
+        [
+            &SqlState::T_R_SERIALIZATION_FAILURE,
+            &SqlState::T_R_DEADLOCK_DETECTED,
+            &SqlState::LOCK_NOT_AVAILABLE,
+            &SqlState::UNIQUE_VIOLATION,
+        ]
+        .contains(&code)
     })
 }
 

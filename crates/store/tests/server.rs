@@ -320,6 +320,26 @@ fn only_the_right_server_and_the_right_user_will_do() {
     assert_eq!(open_on(&plain, |_| {}).err(), Some(StoreError::Untrusted));
 }
 
+#[test]
+fn a_write_outlasts_a_lock_of_some_seconds() {
+    several().block_on(async {
+        let place = Arc::new(Place::server());
+        let store = place.open();
+        put(&store, &patient("p", "Lovelace")).await.unwrap();
+        let locking = Arc::clone(&place);
+        let holder = std::thread::spawn(move || {
+            locking.run("BEGIN; SELECT rid FROM resource FOR UPDATE; SELECT pg_sleep(7); COMMIT");
+        });
+        let held = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while tokio::task::block_in_place(|| place.run(held)) == "0" {
+            assert!(!holder.is_finished());
+        }
+        assert_eq!(put(&store, &patient("p", "Byron")).await.map(|written| written.version), Ok(2));
+        holder.join().unwrap();
+    });
+}
+
 #[tokio::test]
 async fn a_server_that_comes_back_is_used_again() {
     let mut server = Postgres::start("");
