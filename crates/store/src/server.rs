@@ -275,14 +275,13 @@ impl Server {
             let (mut rows, mut bytes) = (Vec::new(), 0_usize);
             while let Some(row) = next(&mut stream).await {
                 let row = row?;
-                bytes = bytes.saturating_add(row.raw_size_bytes());
-                rows.push(row);
-                if bytes > bytes_max {
-                    // What is still to come is thrown away as it arrives.
-                    return Ok((rows, false));
+                // What is too much is thrown away here, and not left for the next statement to wait for.
+                if bytes <= bytes_max {
+                    bytes = bytes.saturating_add(row.raw_size_bytes());
+                    rows.push(row);
                 }
             }
-            Ok((rows, true))
+            Ok((rows, bytes <= bytes_max))
         })
     }
 
