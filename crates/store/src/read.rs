@@ -6,6 +6,7 @@ use serde_json::Value;
 use ward_base::{Phi, Timestamp};
 use ward_fhir::{ResourceType, search::Query};
 use ward_keys::KeyId;
+use zeroize::Zeroizing;
 
 use crate::{
     HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage, Session,
@@ -379,8 +380,8 @@ impl Session for Snapshot<'_> {
 }
 
 /// A record's plaintext: its key and its value.
-pub(crate) fn join(key: &str, value: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(4 + key.len() + value.len());
+pub(crate) fn join(key: &str, value: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(4 + key.len() + value.len()));
     plain.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_be_bytes());
     plain.extend_from_slice(key.as_bytes());
     plain.extend_from_slice(value);
@@ -388,6 +389,7 @@ pub(crate) fn join(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 fn split(plain: Vec<u8>) -> Result<(String, Vec<u8>), StoreError> {
+    let plain = Zeroizing::new(plain);
     let (length, rest) = plain.split_first_chunk::<4>().ok_or(StoreError::Corrupt)?;
     let (key, value) =
         rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(StoreError::Corrupt)?;

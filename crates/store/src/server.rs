@@ -21,7 +21,9 @@ use std::{
 use bytes::BytesMut;
 use rustls::{
     ClientConfig, RootCertStore,
+    crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
 use tokio_postgres::{
@@ -32,6 +34,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use ward_base::{Clock, Secret};
+use zeroize::Zeroizing;
 
 use crate::{
     StoreError,
@@ -524,9 +527,13 @@ fn tls(options: &ServerOptions) -> Result<ClientConfig, StoreError> {
     let chain = CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| StoreError::Settings)?;
+    // The builder would take the key and leave it where it lay.
     let key =
         PrivateKeyDer::from_pem_slice(client.private_key_pem.expose()).map_err(|_| StoreError::Settings)?;
-    config.with_client_auth_cert(chain, key).map_err(|_| StoreError::Settings)
+    let key = any_supported_type(&Zeroizing::new(key)).map_err(|_| StoreError::Settings)?;
+    let identity = CertifiedKey::new(chain, key);
+    identity.keys_match().map_err(|_| StoreError::Settings)?;
+    Ok(config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
 }
 
 async fn next(
