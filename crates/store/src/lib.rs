@@ -44,6 +44,7 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::oneshot;
@@ -64,7 +65,7 @@ use crate::{
     embedded::Purpose,
     server::{Fault, Mode, Server},
     vault::Vault,
-    worker::{Readers, WriteJob, Writers},
+    worker::{RETRY_TIME_MAX, Readers, WriteJob, Writers, pause},
     write::{Batch, Rids, WriteSession},
 };
 
@@ -235,11 +236,13 @@ impl Store {
 fn prepare_server(connection: Connection, vault: &Vault) -> Result<i64, StoreError> {
     let Connection::Server(server) = &connection else { return Err(StoreError::Unavailable) };
     server::migrate(server, &*vault.clock)?;
+    let started = Instant::now();
     loop {
         server.begin(Mode::Write);
         let last = check_keys(&connection, vault).and_then(|()| last_rid(&connection));
         match (last, server.commit()) {
-            (_, Err(Fault::Again)) => {}
+            (_, Err(Fault::Again)) if started.elapsed() < RETRY_TIME_MAX => pause(vault, 8),
+            (_, Err(Fault::Again)) => return Err(StoreError::Unavailable),
             (Ok(_), Err(Fault::Failed)) => return Err(StoreError::Unavailable),
             (last, _) => return last,
         }
