@@ -10,6 +10,7 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +26,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
+use tokio::{net::lookup_host, runtime::Runtime, task::JoinHandle, time::timeout};
 use tokio_postgres::{
     AsyncMessage, Client, Config, Statement,
     config::{ChannelBinding, SslMode, TargetSessionAttrs},
@@ -42,7 +43,8 @@ use crate::{
     sql,
 };
 
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// For each address of a server, until it is ready for statements.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Longer than the server's own limit of a statement, so that this is reached only if the server is gone.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rows of one statement that are held together, in bytes; twice what a page may have.
@@ -350,23 +352,9 @@ impl Server {
             self.fault.set(Some(Fault::Again));
             return Err(StoreError::Unavailable);
         }
-        let made = self
-            .runtime()?
-            .block_on(async { timeout(CONNECT_TIME_MAX, connect(&self.options, self.tls.clone())).await });
-        match made {
-            Ok(Ok(made)) => {
-                *live = Some(made);
-                Ok(true)
-            }
-            Ok(Err(error)) => {
-                self.fault.set(Some(Fault::Failed));
-                Err(error)
-            }
-            Err(_) => {
-                self.fault.set(Some(Fault::Failed));
-                Err(StoreError::Unavailable)
-            }
-        }
+        let made = self.runtime()?.block_on(connect(&self.options, &self.tls));
+        *live = Some(made.inspect_err(|_| self.fault.set(Some(Fault::Failed)))?);
+        Ok(true)
     }
 
     /// `None` if there was no answer in time.
@@ -451,18 +439,43 @@ impl Drop for Server {
     }
 }
 
-async fn connect(options: &ServerOptions, tls: MakeRustlsConnect) -> Result<Live, StoreError> {
-    let mut config = Config::new();
+/// Asks one address after the other for a connection that takes writes. The driver could be given them all, but would
+/// wait for one that is silent until there is no time left for the others.
+async fn connect(options: &ServerOptions, tls: &MakeRustlsConnect) -> Result<Live, StoreError> {
+    let mut failed = StoreError::Unavailable;
     for (host, port) in &options.hosts {
-        config.host(host).port(*port);
+        let Ok(Ok(addresses)) = timeout(CONNECT_TIME_MAX, lookup_host((host.as_str(), *port))).await else {
+            continue;
+        };
+        for address in addresses {
+            match timeout(CONNECT_TIME_MAX, connect_to(options, host, address, tls.clone())).await {
+                Ok(Ok(live)) => return Ok(live),
+                // It says more than that another is away.
+                Ok(Err(error)) if failed == StoreError::Unavailable => failed = error,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
     }
+    Err(failed)
+}
+
+/// `host` is what the certificate must be for.
+async fn connect_to(
+    options: &ServerOptions,
+    host: &str,
+    address: SocketAddr,
+    tls: MakeRustlsConnect,
+) -> Result<Live, StoreError> {
+    let mut config = Config::new();
     config
+        .host(host)
+        .hostaddr(address.ip())
+        .port(address.port())
         .dbname(&options.database)
         .user(&options.user)
         .application_name("ward")
         .ssl_mode(SslMode::Require)
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
-        .connect_timeout(CONNECT_TIME_MAX)
         .tcp_user_timeout(ANSWER_TIME_MAX)
         .keepalives_idle(Duration::from_secs(30));
     if let Some(password) = &options.password {

@@ -321,6 +321,18 @@ fn only_the_right_server_and_the_right_user_will_do() {
 }
 
 #[test]
+fn a_host_that_is_silent_is_passed_over() {
+    let server = Postgres::shared();
+    // The kernel takes the connection; nobody ever says a word.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let opened = open_on(&server, |options| {
+        options.database = server.new_database();
+        options.hosts.insert(0, ("localhost".to_owned(), silent.local_addr().unwrap().port()));
+    });
+    assert_eq!(opened.err(), None);
+}
+
+#[test]
 fn a_write_outlasts_a_lock_of_some_seconds() {
     several().block_on(async {
         let place = Arc::new(Place::server());
