@@ -4,8 +4,8 @@
 //! TLS 1.3 to a server whose certificate the given authorities issued for the host name asked for, or none.
 //! The password is given to nobody else: only SCRAM bound to that very TLS channel is accepted.
 //!
-//! The transaction begins with its first statement, in one round trip. A connection that was lost is made anew for
-//! the next transaction.
+//! The transaction begins with its first statement, in one round trip if that only reads. A connection that was lost is
+//! made anew for the next transaction.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -26,7 +26,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio::{net::lookup_host, runtime::Runtime, task::JoinHandle, time::timeout};
+use tokio::{net::lookup_host, runtime::Runtime, task::JoinSet, time::timeout};
 use tokio_postgres::{
     AsyncMessage, Client, Config, Statement,
     config::{ChannelBinding, SslMode, TargetSessionAttrs},
@@ -152,6 +152,8 @@ pub(crate) struct Server {
     runtime: OnceCell<Runtime>,
     live: RefCell<Option<Live>>,
     state: Cell<State>,
+    /// Whether the transaction changed anything, or tried to.
+    wrote: Cell<bool>,
     fault: Cell<Option<Fault>>,
 }
 
@@ -171,7 +173,11 @@ struct Live {
     statements: RefCell<HashMap<&'static str, Statement>>,
     /// Set when the server warned of something, and with it said that it did less than was asked for.
     warned: Arc<AtomicBool>,
-    driver: JoinHandle<()>,
+    /// Whether a commit was not answered in time. The server may wait for a standby as long as that is away: whoever
+    /// left it waiting and connected anew would soon have no connections left.
+    commits: Cell<bool>,
+    /// Ends with this.
+    driver: JoinSet<()>,
 }
 
 impl Server {
@@ -183,6 +189,7 @@ impl Server {
             runtime: OnceCell::new(),
             live: RefCell::new(None),
             state: Cell::new(State::Idle),
+            wrote: Cell::new(false),
             fault: Cell::new(None),
         })
     }
@@ -195,6 +202,7 @@ impl Server {
     /// Lets a transaction begin with the next statement.
     pub(crate) fn begin(&self, mode: Mode) {
         self.state.set(State::Begins(mode));
+        self.wrote.set(false);
         self.fault.set(None);
     }
 
@@ -216,37 +224,35 @@ impl Server {
     ///
     /// [`Fault::Again`] says that nothing was stored, [`Fault::Failed`] that something may have been.
     pub(crate) fn commit(&self) -> Result<(), Fault> {
-        let state = self.state.replace(State::Idle);
         if let Some(fault) = self.fault.get() {
-            self.end();
+            self.roll_back();
             return Err(fault);
         }
-        if !matches!(state, State::Begun(_)) {
-            return Ok(());
-        }
+        let State::Begun(mode) = self.state.replace(State::Idle) else { return Ok(()) };
+        // Of what was only read, there is nothing to be uncertain about.
+        let lost = if self.wrote.get() { Fault::Failed } else { Fault::Again };
         let mut live = self.live.borrow_mut();
-        let Some(known) = live.as_mut() else { return Err(Fault::Failed) };
+        let Some(known) = live.as_ref() else { return Err(lost) };
         known.warned.store(false, Ordering::Relaxed);
         match self.wait(known.client.batch_execute("COMMIT")) {
             // Who stops the server's wait for a standby gets a success and a warning.
-            Some(Ok(())) if !known.warned.load(Ordering::Relaxed) => Ok(()),
-            Some(Ok(())) => Err(Fault::Failed),
+            Some(Ok(())) if self.wrote.get() && known.warned.load(Ordering::Relaxed) => Err(Fault::Failed),
+            Some(Ok(())) => Ok(()),
             Some(Err(error)) if is_race(&error) => Err(Fault::Again),
+            None if mode != Mode::Read => {
+                known.commits.set(true);
+                Err(lost)
+            }
             Some(Err(_)) | None => {
                 *live = None;
-                Err(Fault::Failed)
+                Err(lost)
             }
         }
     }
 
     /// Undoes what the transaction did.
     pub(crate) fn roll_back(&self) {
-        if let State::Begun(_) = self.state.replace(State::Idle) {
-            self.end();
-        }
-    }
-
-    fn end(&self) {
+        let State::Begun(_) = self.state.replace(State::Idle) else { return };
         let mut live = self.live.borrow_mut();
         if let Some(known) = live.as_ref()
             && !matches!(self.wait(known.client.batch_execute("ROLLBACK")), Some(Ok(())))
@@ -260,6 +266,7 @@ impl Server {
         statement: &'static str,
         parameters: &[Parameter<'_>],
     ) -> Result<u64, StoreError> {
+        self.wrote.set(true);
         self.run(async |live| {
             let statement = live.statement(statement, parameters).await?;
             live.client.execute_raw(&statement, parameters.iter().copied()).await
@@ -292,6 +299,7 @@ impl Server {
 
     /// Several statements without parameters, for the schema.
     pub(crate) fn batch(&self, statements: &str) -> Result<(), StoreError> {
+        self.wrote.set(true);
         self.run(async |live| live.client.batch_execute(statements).await)
     }
 
@@ -309,8 +317,13 @@ impl Server {
             let state = self.state.get();
             let asked = async {
                 let State::Begins(mode) = state else { return ask(known).await };
-                // Both are on their way before either is answered.
                 let begin = known.client.batch_execute(mode.begin());
+                if self.wrote.get() {
+                    // Should the server not begin, it would do this by itself and keep it.
+                    begin.await?;
+                    return ask(known).await;
+                }
+                // Both are on their way before either is answered.
                 let (begun, answer) = tokio::join!(biased; begin, ask(known));
                 begun.and(answer)
             };
@@ -345,8 +358,23 @@ impl Server {
     /// Makes the connection if there is none; says whether it did.
     fn connect(&self) -> Result<bool, StoreError> {
         let mut live = self.live.borrow_mut();
-        if live.is_some() {
-            return Ok(false);
+        if let Some(known) = live.as_ref() {
+            // Nothing is answered before the commit is.
+            let answered = match known.commits.get() {
+                true => self.wait(known.client.batch_execute("")),
+                false => Some(Ok(())),
+            };
+            match answered {
+                Some(Ok(())) => {
+                    known.commits.set(false);
+                    return Ok(false);
+                }
+                Some(Err(_)) => *live = None,
+                None => {
+                    self.fault.set(Some(Fault::Failed));
+                    return Err(StoreError::Unavailable);
+                }
+            }
         }
         if let State::Begun(_) = self.state.get() {
             self.fault.set(Some(Fault::Again));
@@ -431,10 +459,11 @@ fn migrate_once(server: &Server, clock: &dyn Clock) -> Result<bool, StoreError> 
 impl Drop for Server {
     fn drop(&mut self) {
         let (Some(runtime), Some(live)) = (self.runtime.get(), self.live.get_mut().take()) else { return };
+        let Live { client, mut driver, .. } = live;
         // The server is told, instead of being left with a line that fell silent.
-        drop(live.client);
+        drop(client);
         runtime.block_on(async {
-            let _ = timeout(Duration::from_secs(1), live.driver).await;
+            let _ = timeout(Duration::from_secs(1), driver.join_next()).await;
         });
     }
 }
@@ -477,7 +506,8 @@ async fn connect_to(
         .ssl_mode(SslMode::Require)
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .tcp_user_timeout(ANSWER_TIME_MAX)
-        .keepalives_idle(Duration::from_secs(30));
+        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_interval(Duration::from_secs(5));
     if let Some(password) = &options.password {
         // The driver keeps a copy until this function ends. It is sent as proof only, to the certificate's holder.
         config.password(password.expose()).channel_binding(ChannelBinding::Require);
@@ -485,7 +515,8 @@ async fn connect_to(
     let (client, mut connection) = config.connect(tls).await.map_err(|error| refusal(&error))?;
     let warned = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&warned);
-    let driver = tokio::spawn(std::future::poll_fn(move |context| {
+    let mut driver = JoinSet::new();
+    driver.spawn(std::future::poll_fn(move |context| {
         loop {
             match ready!(connection.poll_message(context)) {
                 Some(Ok(AsyncMessage::Notice(notice))) if *notice.code() == SqlState::WARNING => {
@@ -497,7 +528,7 @@ async fn connect_to(
         }
     }));
     client.batch_execute(SESSION).await.map_err(|error| refusal(&error))?;
-    Ok(Live { client, statements: RefCell::default(), warned, driver })
+    Ok(Live { client, statements: RefCell::default(), warned, commits: Cell::new(false), driver })
 }
 
 /// Why there is no connection.

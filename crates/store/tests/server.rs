@@ -332,6 +332,25 @@ fn a_host_that_is_silent_is_passed_over() {
     assert_eq!(opened.err(), None);
 }
 
+/// The server goes away before the commit of what has written nothing.
+#[tokio::test]
+async fn what_only_reads_is_never_uncertain() {
+    let mut server = Postgres::start("");
+    let database = server.new_database();
+    let store = open_on(&server, |options| options.database = database).unwrap();
+    put(&store, &patient("p", "Lovelace")).await.unwrap();
+    let mut running = true;
+    let found = store.write(move |transaction| {
+        let found = transaction.current(&key("Patient", "p"))?;
+        if std::mem::take(&mut running) {
+            server.kill();
+            server.start_again();
+        }
+        Ok::<_, StoreError>(found.is_some())
+    });
+    assert_eq!(found.await, Ok(true));
+}
+
 #[test]
 fn a_write_outlasts_a_lock_of_some_seconds() {
     several().block_on(async {
@@ -451,6 +470,39 @@ fn no_acknowledged_write_is_lost_when_the_standby_takes_over() {
         assert!(before > 50);
         assert_eq!(missing, 0);
         store.close().await;
+    });
+}
+
+/// While the standby is away, commits wait for longer than we do.
+#[test]
+fn connections_do_not_pile_up_behind_a_commit_that_waits() {
+    several().block_on(async {
+        let primary = Postgres::start("");
+        let database = primary.new_database();
+        let mut standby = primary.synchronous_standby();
+        let store = open_on(&primary, |options| {
+            options.database = database;
+            options.writers = 1;
+        })
+        .unwrap();
+        put(&store, &patient("p", "Lovelace")).await.unwrap();
+        let count = |condition: &str| {
+            let query = format!(
+                "SELECT count(*), min(pid) FROM pg_stat_activity WHERE application_name = 'ward' {condition}"
+            );
+            tokio::task::block_in_place(|| primary.run("postgres", &query))
+        };
+        let connection = count("");
+        tokio::task::block_in_place(|| standby.stop());
+        assert_eq!(put(&store, &patient("p", "Byron")).await.err(), Some(StoreError::Uncertain));
+        assert_eq!(count("AND wait_event = 'SyncRep'"), connection);
+        let next = tokio::spawn({
+            let store = store.clone();
+            async move { put(&store, &patient("p", "Babbage")).await }
+        });
+        tokio::task::block_in_place(|| standby.start_again());
+        assert_eq!(next.await.unwrap().map(|written| written.version), Ok(3));
+        assert_eq!(count(""), connection);
     });
 }
 
