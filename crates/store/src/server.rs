@@ -28,7 +28,7 @@ use rustls::{
 };
 use tokio::{net::lookup_host, runtime::Runtime, task::JoinSet, time::timeout};
 use tokio_postgres::{
-    AsyncMessage, Client, Config, Statement,
+    AsyncMessage, Client, Config, SimpleQueryMessage, Statement,
     config::{ChannelBinding, SslMode, TargetSessionAttrs},
     error::SqlState,
     types::{IsNull, ToSql, Type},
@@ -45,7 +45,8 @@ use crate::{
 
 /// For each address of a server, until it is ready for statements.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
-/// Longer than the server's own limit of a statement, so that this is reached only if the server is gone.
+/// Longer than the server's own limit of a statement, so that this is reached only if the server is gone, or waits for
+/// a standby before it answers a commit.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rows of one statement that are held together, in bytes; twice what a page may have.
 pub(crate) const ROWS_BYTES_MAX: usize = 32 << 20;
@@ -96,6 +97,9 @@ SET jit = off;
 SET client_min_messages = warning;
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// The moment at which the server started: another server, and one that was restored, has another.
+const ORIGIN: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
 /// What a transaction is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -170,6 +174,7 @@ enum State {
 /// A connection that was made.
 struct Live {
     client: Client,
+    origin: i64,
     statements: RefCell<HashMap<&'static str, Statement>>,
     /// Set when the server warned of something, and with it said that it did less than was asked for.
     warned: Arc<AtomicBool>,
@@ -192,6 +197,11 @@ impl Server {
             wrote: Cell::new(false),
             fault: Cell::new(None),
         })
+    }
+
+    /// Which server the connection leads to, if there is one.
+    pub(crate) fn origin(&self) -> Option<i64> {
+        self.live.borrow().as_ref().map(|live| live.origin)
     }
 
     /// Why the current transaction cannot be committed, if it cannot.
@@ -339,8 +349,9 @@ impl Server {
             let lost = error.as_ref().is_none_or(|error| is_lost(error, &known.client));
             if lost {
                 *live = None;
-                // A connection that was idle while the server went away is found out only now. Nothing was done.
-                if !is_new && error.is_some() && !matches!(state, State::Begun(_)) {
+                // A connection that was idle while the server went away is found out only now. Nothing was done. Who
+                // writes runs again, since it may have sealed with a key that only the server before had.
+                if !is_new && error.is_some() && state == State::Begins(Mode::Read) {
                     drop(live);
                     is_new = self.connect()?;
                     continue;
@@ -527,8 +538,20 @@ async fn connect_to(
             }
         }
     }));
-    client.batch_execute(SESSION).await.map_err(|error| refusal(&error))?;
-    Ok(Live { client, statements: RefCell::default(), warned, commits: Cell::new(false), driver })
+    let told = tokio::try_join!(client.batch_execute(SESSION), client.simple_query(ORIGIN));
+    let (_, origin) = told.map_err(|error| refusal(&error))?;
+    let origin = origin.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    Ok(Live {
+        client,
+        origin: origin.ok_or(StoreError::Unavailable)?,
+        statements: RefCell::default(),
+        warned,
+        commits: Cell::new(false),
+        driver,
+    })
 }
 
 /// Why there is no connection.
