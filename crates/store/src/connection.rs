@@ -39,6 +39,14 @@ pub(crate) enum Row<'a> {
 pub(crate) type Flow = Result<ControlFlow<()>, StoreError>;
 
 impl Connection {
+    /// Which database it leads to, if it leads anywhere yet.
+    pub(crate) fn origin(&self) -> Option<i64> {
+        match self {
+            Self::Embedded(_) => Some(0),
+            Self::Server(server) => server.origin(),
+        }
+    }
+
     /// Runs a statement that gives no rows; says how many it changed.
     pub(crate) fn execute(
         &self,

@@ -10,10 +10,11 @@
 //!   any number of processes, and run again after a race ([`mod@server`]). Reads run on several threads in snapshots.
 //!
 //! **What the file shows** to whoever holds it and its database key, but not the tenant's: how many resources of each
-//! type there are and when they were written (type, version and time stand in the clear), their sizes in
-//! buckets, which of them share a patient (the id of the data key), how often each token occurs and which resources
-//! share it. It shows no value, name, code, date or id. Without the database key the file is noise. A server shows as
-//! much as the file and its key, and when what is asked for.
+//! type there are and when they were written (type, version, time and whether it is a deletion stand in the clear),
+//! their sizes in buckets, which of them share a patient (the id of the data key), how often each token occurs and which
+//! resources share it; how many records of each kind there are, how large they are and when they expire; the names of
+//! audit logs. It shows no value, name, code, date or id of a resource, and no name of a record. Without the database
+//! key the file is noise. A server shows as much as the file and its key, and when what is asked for.
 //!
 //! The crate refuses to give out a row that fails its integrity check, to store a body without encryption, and to put
 //! an id, a value or SQL text into an error. It decides nothing about who may see what: that is the caller's.
@@ -45,7 +46,7 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -68,7 +69,7 @@ use crate::{
     read::Snapshot,
     server::{Fault, Mode, Server},
     vault::Vault,
-    worker::{Readers, WriteJob, Writers},
+    worker::{RETRY_TIME_MAX, Readers, WriteJob, Writers, pause},
     write::{Batch, Rids, WriteSession},
 };
 
@@ -281,13 +282,15 @@ impl Store {
 fn prepare_server(connection: Connection, vault: &Vault) -> Result<i64, StoreError> {
     let Connection::Server(server) = &connection else { return Err(StoreError::Unavailable) };
     server::migrate(server, &*vault.clock)?;
+    let started = Instant::now();
     loop {
         server.begin(Mode::Write);
         let last = check_keys(&connection, vault)
             .and_then(|()| index::load(&mut Snapshot::new(vault, &connection, true)))
             .and_then(|()| last_rid(&connection));
         match (last, server.commit()) {
-            (_, Err(Fault::Again)) => {}
+            (_, Err(Fault::Again)) if started.elapsed() < RETRY_TIME_MAX => pause(vault, 8),
+            (_, Err(Fault::Again)) => return Err(StoreError::Unavailable),
             (Ok(_), Err(Fault::Failed)) => return Err(StoreError::Unavailable),
             (last, _) => return last,
         }

@@ -175,6 +175,22 @@ impl Group {
         Ok(next)
     }
 
+    /// Whether it has more than so many resources.
+    pub(crate) fn exceeds(&mut self, connection: &Connection, most: usize) -> Result<bool, StoreError> {
+        if let Connection::Server(_) = connection {
+            let most = most as i64;
+            let parameters = [self.tokens.as_slice().into(), sql::SHARD.into(), (most + 1).into()];
+            let count = connection.one(sql::COUNT_TO, &parameters, |row| row.integer(0))?;
+            return Ok(count.unwrap_or_default() > most);
+        }
+        let mut from = 0;
+        for _ in 0..=most {
+            let Some(rid) = self.seek(connection, from)? else { return Ok(false) };
+            from = rid.saturating_add(1);
+        }
+        Ok(true)
+    }
+
     /// About how many resources come from `from` on, exact when few. `newest` is the newest resource there is.
     ///
     /// Resources are numbered by time, so how densely the first entries lie tells how many there are in all.

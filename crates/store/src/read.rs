@@ -6,6 +6,7 @@ use serde_json::Value;
 use ward_base::{Phi, Timestamp};
 use ward_fhir::{ResourceType, search::Query};
 use ward_keys::KeyId;
+use zeroize::Zeroizing;
 
 use crate::{
     HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey, SearchPage, Session,
@@ -49,6 +50,13 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// This, if it is a version of the resource that was asked for: whoever can write to the database can put a row
+    /// under another's number, which its seal does not cover.
+    fn of(self, key: &ResourceKey) -> Result<Self, StoreError> {
+        let is_its = self.resource_type == key.resource_type && self.frame.id == key.id;
+        if is_its { Ok(self) } else { Err(StoreError::Corrupt) }
+    }
+
     /// The version as callers get it.
     pub(crate) fn into_stored(self) -> Stored {
         Stored {
@@ -158,7 +166,8 @@ impl<'a> Snapshot<'a> {
 
     pub(crate) fn opened(&self, key: &ResourceKey) -> Result<Option<Opened>, StoreError> {
         let statement = if self.locks() { sql::CURRENT_TO_WRITE } else { sql::CURRENT_BY_ID };
-        self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])
+        let found = self.one(statement, &[sql::SHARD.into(), (&self.vault.id_token(key)).into()])?;
+        found.map(|opened| opened.of(key)).transpose()
     }
 
     /// How many undeleted resources of a type there are.
@@ -203,7 +212,9 @@ impl<'a> Snapshot<'a> {
         let missing = wanted - entries.len() as i64;
         let parameters = [sql::SHARD.into(), rid.into(), before.into(), missing.max(0).into()];
         let (past, full) = self.several(sql::PAST_VERSIONS, &parameters)?;
-        entries.extend(past);
+        for one in past {
+            entries.push(one.of(key)?);
+        }
         let next = (more(&mut entries, page.count) || full)
             .then(|| entries.last().map(|last| position::of_version(last.version)));
         Ok(HistoryPage {
@@ -285,8 +296,11 @@ impl Session for Snapshot<'_> {
     fn version(&mut self, key: &ResourceKey, version: u64) -> Result<Option<Stored>, StoreError> {
         let Some(current) = self.opened(key)? else { return Ok(None) };
         let Ok(number) = i64::try_from(version) else { return Ok(None) };
-        let found = if current.version == version { Some(current) } else { self.past(current.rid, number)? };
-        Ok(found.map(Opened::into_stored))
+        if current.version == version {
+            return Ok(Some(current.into_stored()));
+        }
+        let past = self.past(current.rid, number)?.map(|opened| opened.of(key)).transpose()?;
+        Ok(past.map(Opened::into_stored))
     }
 
     fn history(&mut self, scope: &HistoryScope, page: &Page) -> Result<HistoryPage, StoreError> {
@@ -342,6 +356,10 @@ impl Session for Snapshot<'_> {
                 while found.len() < wanted as usize && bytes <= PAGE_BYTES_MAX {
                     let Some(rid) = all.next(self, &mut [], &mut from)? else { break };
                     let opened = self.by_rid(rid)?;
+                    // Tokens can collide, and whoever can write to the database can add some.
+                    if opened.resource_type != resource_type || opened.frame.deleted() {
+                        continue;
+                    }
                     bytes = bytes.saturating_add(opened.frame.text().len());
                     found.push(opened);
                 }
@@ -399,8 +417,8 @@ impl Session for Snapshot<'_> {
 }
 
 /// A record's plaintext: its key and its value.
-pub(crate) fn join(key: &str, value: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(4 + key.len() + value.len());
+pub(crate) fn join(key: &str, value: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(4 + key.len() + value.len()));
     plain.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_be_bytes());
     plain.extend_from_slice(key.as_bytes());
     plain.extend_from_slice(value);
@@ -408,6 +426,7 @@ pub(crate) fn join(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 fn split(plain: Vec<u8>) -> Result<(String, Vec<u8>), StoreError> {
+    let plain = Zeroizing::new(plain);
     let (length, rest) = plain.split_first_chunk::<4>().ok_or(StoreError::Corrupt)?;
     let (key, value) =
         rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(StoreError::Corrupt)?;

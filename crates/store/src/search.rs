@@ -353,12 +353,12 @@ impl<'a> Search<'a> {
         if self.plan.ids.is_some() {
             return Ok(false);
         }
-        let newest = self.newest();
-        let mut wide = true;
         for tokens in &self.plan.groups {
-            wide &= Group::new(tokens).weight(self.snapshot.connection, 0, newest)? > SORTED_MAX as f64;
+            if !Group::new(tokens).exceeds(self.snapshot.connection, SORTED_MAX)? {
+                return Ok(false);
+            }
         }
-        Ok(wide)
+        Ok(true)
     }
 
     /// A row id after all there are.

@@ -4,12 +4,13 @@
 //! TLS 1.3 to a server whose certificate the given authorities issued for the host name asked for, or none.
 //! The password is given to nobody else: only SCRAM bound to that very TLS channel is accepted.
 //!
-//! The transaction begins with its first statement, in one round trip. A connection that was lost is made anew for
-//! the next transaction.
+//! The transaction begins with its first statement, in one round trip if that only reads. A connection that was lost is
+//! made anew for the next transaction.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,17 +22,20 @@ use std::{
 use bytes::BytesMut;
 use rustls::{
     ClientConfig, RootCertStore,
+    crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
+use tokio::{net::lookup_host, runtime::Runtime, task::JoinSet, time::timeout};
 use tokio_postgres::{
-    AsyncMessage, Client, Config, Statement,
+    AsyncMessage, Client, Config, SimpleQueryMessage, Statement,
     config::{ChannelBinding, SslMode, TargetSessionAttrs},
     error::SqlState,
     types::{IsNull, ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use ward_base::{Clock, Secret};
+use zeroize::Zeroizing;
 
 use crate::{
     StoreError,
@@ -39,8 +43,10 @@ use crate::{
     sql,
 };
 
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// Longer than the server's own limit of a statement, so that this is reached only if the server is gone.
+/// For each address of a server, until it is ready for statements.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Longer than the server's own limit of a statement, so that this is reached only if the server is gone, or waits for
+/// a standby before it answers a commit.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 /// Rows of one statement that are held together, in bytes; twice what a page may have.
 pub(crate) const ROWS_BYTES_MAX: usize = 32 << 20;
@@ -91,6 +97,9 @@ SET jit = off;
 SET client_min_messages = warning;
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// The moment at which the server started: another server, and one that was restored, has another.
+const ORIGIN: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
 /// What a transaction is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,6 +156,8 @@ pub(crate) struct Server {
     runtime: OnceCell<Runtime>,
     live: RefCell<Option<Live>>,
     state: Cell<State>,
+    /// Whether the transaction changed anything, or tried to.
+    wrote: Cell<bool>,
     fault: Cell<Option<Fault>>,
 }
 
@@ -163,10 +174,15 @@ enum State {
 /// A connection that was made.
 struct Live {
     client: Client,
+    origin: i64,
     statements: RefCell<HashMap<&'static str, Statement>>,
     /// Set when the server warned of something, and with it said that it did less than was asked for.
     warned: Arc<AtomicBool>,
-    driver: JoinHandle<()>,
+    /// Whether a commit was not answered in time. The server may wait for a standby as long as that is away: whoever
+    /// left it waiting and connected anew would soon have no connections left.
+    commits: Cell<bool>,
+    /// Ends with this.
+    driver: JoinSet<()>,
 }
 
 impl Server {
@@ -178,8 +194,14 @@ impl Server {
             runtime: OnceCell::new(),
             live: RefCell::new(None),
             state: Cell::new(State::Idle),
+            wrote: Cell::new(false),
             fault: Cell::new(None),
         })
+    }
+
+    /// Which server the connection leads to, if there is one.
+    pub(crate) fn origin(&self) -> Option<i64> {
+        self.live.borrow().as_ref().map(|live| live.origin)
     }
 
     /// Why the current transaction cannot be committed, if it cannot.
@@ -190,6 +212,7 @@ impl Server {
     /// Lets a transaction begin with the next statement.
     pub(crate) fn begin(&self, mode: Mode) {
         self.state.set(State::Begins(mode));
+        self.wrote.set(false);
         self.fault.set(None);
     }
 
@@ -211,37 +234,35 @@ impl Server {
     ///
     /// [`Fault::Again`] says that nothing was stored, [`Fault::Failed`] that something may have been.
     pub(crate) fn commit(&self) -> Result<(), Fault> {
-        let state = self.state.replace(State::Idle);
         if let Some(fault) = self.fault.get() {
-            self.end();
+            self.roll_back();
             return Err(fault);
         }
-        if !matches!(state, State::Begun(_)) {
-            return Ok(());
-        }
+        let State::Begun(mode) = self.state.replace(State::Idle) else { return Ok(()) };
+        // Of what was only read, there is nothing to be uncertain about.
+        let lost = if self.wrote.get() { Fault::Failed } else { Fault::Again };
         let mut live = self.live.borrow_mut();
-        let Some(known) = live.as_mut() else { return Err(Fault::Failed) };
+        let Some(known) = live.as_ref() else { return Err(lost) };
         known.warned.store(false, Ordering::Relaxed);
         match self.wait(known.client.batch_execute("COMMIT")) {
             // Who stops the server's wait for a standby gets a success and a warning.
-            Some(Ok(())) if !known.warned.load(Ordering::Relaxed) => Ok(()),
-            Some(Ok(())) => Err(Fault::Failed),
+            Some(Ok(())) if self.wrote.get() && known.warned.load(Ordering::Relaxed) => Err(Fault::Failed),
+            Some(Ok(())) => Ok(()),
             Some(Err(error)) if is_race(&error) => Err(Fault::Again),
+            None if mode != Mode::Read => {
+                known.commits.set(true);
+                Err(lost)
+            }
             Some(Err(_)) | None => {
                 *live = None;
-                Err(Fault::Failed)
+                Err(lost)
             }
         }
     }
 
     /// Undoes what the transaction did.
     pub(crate) fn roll_back(&self) {
-        if let State::Begun(_) = self.state.replace(State::Idle) {
-            self.end();
-        }
-    }
-
-    fn end(&self) {
+        let State::Begun(_) = self.state.replace(State::Idle) else { return };
         let mut live = self.live.borrow_mut();
         if let Some(known) = live.as_ref()
             && !matches!(self.wait(known.client.batch_execute("ROLLBACK")), Some(Ok(())))
@@ -255,6 +276,7 @@ impl Server {
         statement: &'static str,
         parameters: &[Parameter<'_>],
     ) -> Result<u64, StoreError> {
+        self.wrote.set(true);
         self.run(async |live| {
             let statement = live.statement(statement, parameters).await?;
             live.client.execute_raw(&statement, parameters.iter().copied()).await
@@ -275,19 +297,19 @@ impl Server {
             let (mut rows, mut bytes) = (Vec::new(), 0_usize);
             while let Some(row) = next(&mut stream).await {
                 let row = row?;
-                bytes = bytes.saturating_add(row.raw_size_bytes());
-                rows.push(row);
-                if bytes > bytes_max {
-                    // What is still to come is thrown away as it arrives.
-                    return Ok((rows, false));
+                // What is too much is thrown away here, and not left for the next statement to wait for.
+                if bytes <= bytes_max {
+                    bytes = bytes.saturating_add(row.raw_size_bytes());
+                    rows.push(row);
                 }
             }
-            Ok((rows, true))
+            Ok((rows, bytes <= bytes_max))
         })
     }
 
     /// Several statements without parameters, for the schema.
     pub(crate) fn batch(&self, statements: &str) -> Result<(), StoreError> {
+        self.wrote.set(true);
         self.run(async |live| live.client.batch_execute(statements).await)
     }
 
@@ -305,8 +327,13 @@ impl Server {
             let state = self.state.get();
             let asked = async {
                 let State::Begins(mode) = state else { return ask(known).await };
-                // Both are on their way before either is answered.
                 let begin = known.client.batch_execute(mode.begin());
+                if self.wrote.get() {
+                    // Should the server not begin, it would do this by itself and keep it.
+                    begin.await?;
+                    return ask(known).await;
+                }
+                // Both are on their way before either is answered.
                 let (begun, answer) = tokio::join!(biased; begin, ask(known));
                 begun.and(answer)
             };
@@ -322,8 +349,9 @@ impl Server {
             let lost = error.as_ref().is_none_or(|error| is_lost(error, &known.client));
             if lost {
                 *live = None;
-                // A connection that was idle while the server went away is found out only now. Nothing was done.
-                if !is_new && error.is_some() && !matches!(state, State::Begun(_)) {
+                // A connection that was idle while the server went away is found out only now. Nothing was done. Who
+                // writes runs again, since it may have sealed with a key that only the server before had.
+                if !is_new && error.is_some() && state == State::Begins(Mode::Read) {
                     drop(live);
                     is_new = self.connect()?;
                     continue;
@@ -341,30 +369,31 @@ impl Server {
     /// Makes the connection if there is none; says whether it did.
     fn connect(&self) -> Result<bool, StoreError> {
         let mut live = self.live.borrow_mut();
-        if live.is_some() {
-            return Ok(false);
+        if let Some(known) = live.as_ref() {
+            // Nothing is answered before the commit is.
+            let answered = match known.commits.get() {
+                true => self.wait(known.client.batch_execute("")),
+                false => Some(Ok(())),
+            };
+            match answered {
+                Some(Ok(())) => {
+                    known.commits.set(false);
+                    return Ok(false);
+                }
+                Some(Err(_)) => *live = None,
+                None => {
+                    self.fault.set(Some(Fault::Failed));
+                    return Err(StoreError::Unavailable);
+                }
+            }
         }
         if let State::Begun(_) = self.state.get() {
             self.fault.set(Some(Fault::Again));
             return Err(StoreError::Unavailable);
         }
-        let made = self
-            .runtime()?
-            .block_on(async { timeout(CONNECT_TIME_MAX, connect(&self.options, self.tls.clone())).await });
-        match made {
-            Ok(Ok(made)) => {
-                *live = Some(made);
-                Ok(true)
-            }
-            Ok(Err(error)) => {
-                self.fault.set(Some(Fault::Failed));
-                Err(error)
-            }
-            Err(_) => {
-                self.fault.set(Some(Fault::Failed));
-                Err(StoreError::Unavailable)
-            }
-        }
+        let made = self.runtime()?.block_on(connect(&self.options, &self.tls));
+        *live = Some(made.inspect_err(|_| self.fault.set(Some(Fault::Failed)))?);
+        Ok(true)
     }
 
     /// `None` if there was no answer in time.
@@ -441,28 +470,55 @@ fn migrate_once(server: &Server, clock: &dyn Clock) -> Result<bool, StoreError> 
 impl Drop for Server {
     fn drop(&mut self) {
         let (Some(runtime), Some(live)) = (self.runtime.get(), self.live.get_mut().take()) else { return };
+        let Live { client, mut driver, .. } = live;
         // The server is told, instead of being left with a line that fell silent.
-        drop(live.client);
+        drop(client);
         runtime.block_on(async {
-            let _ = timeout(Duration::from_secs(1), live.driver).await;
+            let _ = timeout(Duration::from_secs(1), driver.join_next()).await;
         });
     }
 }
 
-async fn connect(options: &ServerOptions, tls: MakeRustlsConnect) -> Result<Live, StoreError> {
-    let mut config = Config::new();
+/// Asks one address after the other for a connection that takes writes. The driver could be given them all, but would
+/// wait for one that is silent until there is no time left for the others.
+async fn connect(options: &ServerOptions, tls: &MakeRustlsConnect) -> Result<Live, StoreError> {
+    let mut failed = StoreError::Unavailable;
     for (host, port) in &options.hosts {
-        config.host(host).port(*port);
+        let Ok(Ok(addresses)) = timeout(CONNECT_TIME_MAX, lookup_host((host.as_str(), *port))).await else {
+            continue;
+        };
+        for address in addresses {
+            match timeout(CONNECT_TIME_MAX, connect_to(options, host, address, tls.clone())).await {
+                Ok(Ok(live)) => return Ok(live),
+                // It says more than that another is away.
+                Ok(Err(error)) if failed == StoreError::Unavailable => failed = error,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
     }
+    Err(failed)
+}
+
+/// `host` is what the certificate must be for.
+async fn connect_to(
+    options: &ServerOptions,
+    host: &str,
+    address: SocketAddr,
+    tls: MakeRustlsConnect,
+) -> Result<Live, StoreError> {
+    let mut config = Config::new();
     config
+        .host(host)
+        .hostaddr(address.ip())
+        .port(address.port())
         .dbname(&options.database)
         .user(&options.user)
         .application_name("ward")
         .ssl_mode(SslMode::Require)
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
-        .connect_timeout(CONNECT_TIME_MAX)
         .tcp_user_timeout(ANSWER_TIME_MAX)
-        .keepalives_idle(Duration::from_secs(30));
+        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_interval(Duration::from_secs(5));
     if let Some(password) = &options.password {
         // The driver keeps a copy until this function ends. It is sent as proof only, to the certificate's holder.
         config.password(password.expose()).channel_binding(ChannelBinding::Require);
@@ -470,7 +526,8 @@ async fn connect(options: &ServerOptions, tls: MakeRustlsConnect) -> Result<Live
     let (client, mut connection) = config.connect(tls).await.map_err(|error| refusal(&error))?;
     let warned = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&warned);
-    let driver = tokio::spawn(std::future::poll_fn(move |context| {
+    let mut driver = JoinSet::new();
+    driver.spawn(std::future::poll_fn(move |context| {
         loop {
             match ready!(connection.poll_message(context)) {
                 Some(Ok(AsyncMessage::Notice(notice))) if *notice.code() == SqlState::WARNING => {
@@ -481,8 +538,20 @@ async fn connect(options: &ServerOptions, tls: MakeRustlsConnect) -> Result<Live
             }
         }
     }));
-    client.batch_execute(SESSION).await.map_err(|error| refusal(&error))?;
-    Ok(Live { client, statements: RefCell::default(), warned, driver })
+    let told = tokio::try_join!(client.batch_execute(SESSION), client.simple_query(ORIGIN));
+    let (_, origin) = told.map_err(|error| refusal(&error))?;
+    let origin = origin.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    Ok(Live {
+        client,
+        origin: origin.ok_or(StoreError::Unavailable)?,
+        statements: RefCell::default(),
+        warned,
+        commits: Cell::new(false),
+        driver,
+    })
 }
 
 /// Why there is no connection.
@@ -525,9 +594,13 @@ fn tls(options: &ServerOptions) -> Result<ClientConfig, StoreError> {
     let chain = CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| StoreError::Settings)?;
+    // The builder would take the key and leave it where it lay.
     let key =
         PrivateKeyDer::from_pem_slice(client.private_key_pem.expose()).map_err(|_| StoreError::Settings)?;
-    config.with_client_auth_cert(chain, key).map_err(|_| StoreError::Settings)
+    let key = any_supported_type(&Zeroizing::new(key)).map_err(|_| StoreError::Settings)?;
+    let identity = CertifiedKey::new(chain, key);
+    identity.keys_match().map_err(|_| StoreError::Settings)?;
+    Ok(config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
 }
 
 async fn next(
@@ -540,8 +613,13 @@ async fn next(
 /// before, or made at random: somebody else made them in between.
 fn is_race(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| {
-        [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED, &SqlState::UNIQUE_VIOLATION]
-            .contains(&code)
+        [
+            &SqlState::T_R_SERIALIZATION_FAILURE,
+            &SqlState::T_R_DEADLOCK_DETECTED,
+            &SqlState::LOCK_NOT_AVAILABLE,
+            &SqlState::UNIQUE_VIOLATION,
+        ]
+        .contains(&code)
     })
 }
 

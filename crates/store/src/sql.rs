@@ -259,6 +259,13 @@ ORDER BY entry.rid LIMIT ?4"
 /// By the number of further groups.
 pub(crate) const INTERSECTIONS: [&str; 4] =
     [intersection!(), intersection!("?5"), intersection!("?5", "?6"), intersection!("?5", "?6", "?7")];
+/// How many resources have one of the tokens `?1`, up to `?3`; for the server.
+pub(crate) const COUNT_TO: &str = "
+SELECT count(*) FROM (
+    SELECT DISTINCT entry.rid FROM unnest(?1) AS asked (t) CROSS JOIN LATERAL (
+        SELECT rid FROM bix WHERE t = asked.t AND shard = ?2 ORDER BY rid LIMIT ?3
+    ) AS entry LIMIT ?3
+) AS counted";
 pub(crate) const COUNT_POSTINGS: &str = "SELECT count(*) FROM bix WHERE t = ?1 AND shard = ?2";
 pub(crate) const RID_BY_ID: &str =
     "SELECT rid FROM resource WHERE shard = ?1 AND id_token = ?2 AND deleted = 0";
@@ -414,6 +421,7 @@ mod tests {
             (DELETE_RECORD, "bigint, bigint, bytea, bigint", false),
             // The few that the tokens gave together are put in order.
             (WEIGH, "bigint[], bigint[], bigint, bigint, bigint", true),
+            (COUNT_TO, "bigint[], bigint, bigint", true),
             (INTERSECTIONS[0], "bigint[], bigint, bigint, bigint", true),
             (INTERSECTIONS[3], "bigint[], bigint, bigint, bigint, bigint[], bigint[], bigint[]", true),
         ] {

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     num::NonZeroUsize,
     sync::{
-        Arc, LazyLock, Mutex, PoisonError, RwLock,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -40,11 +40,17 @@ pub(crate) struct Vault {
     index_asked: Mutex<Instant>,
     /// Whether something that may have been committed changed the index since.
     index_changed: AtomicBool,
-    data_keys: DataKeyCache,
-    /// Which scope a data key belongs to. No secret.
-    scopes: Mutex<LruCache<KeyId, KeyScope>>,
+    known: Mutex<Known>,
     record_key: PlainKey,
     meta_key: PlainKey,
+}
+
+/// What is remembered of one database.
+struct Known {
+    origin: i64,
+    data_keys: DataKeyCache,
+    /// Which scope a data key belongs to. No secret.
+    scopes: LruCache<KeyId, KeyScope>,
 }
 
 /// What a version's ciphertext is bound to, so that rows, versions and columns cannot be swapped.
@@ -73,12 +79,15 @@ impl Vault {
         Self {
             record_key: ring.derive("store-record"),
             meta_key: ring.derive("store-meta"),
-            data_keys: DataKeyCache::new(limits),
-            scopes: Mutex::new(LruCache::new(count)),
             index: RwLock::new(Arc::new(Index::first(&ring))),
             index_asked: Mutex::new(Instant::now()),
             index_changed: AtomicBool::new(false),
             index_grace: options.index_grace(),
+            known: Mutex::new(Known {
+                origin: 0,
+                data_keys: DataKeyCache::new(limits),
+                scopes: LruCache::new(count),
+            }),
             ring,
             clock,
             random,
@@ -145,6 +154,19 @@ impl Vault {
         }
     }
 
+    /// What is remembered of the database that the connection leads to. Of another it is forgotten: a server that took
+    /// over may lack the newest rows, and what is sealed with a key that is in no row can never be read again.
+    fn known(&self, connection: &Connection) -> Option<MutexGuard<'_, Known>> {
+        let origin = connection.origin()?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.origin != origin {
+            known.origin = origin;
+            known.data_keys.clear();
+            known.scopes.clear();
+        }
+        Some(known)
+    }
+
     /// The data key that new versions in `scope` are sealed with; made if there is none.
     ///
     /// Two instances of the store may make one each for a scope at the same moment. Each body names its own, so both
@@ -156,7 +178,7 @@ impl Vault {
         fresh: &mut FreshKeys,
     ) -> Result<Arc<DataKey>, StoreError> {
         let now = self.clock.now();
-        if let Some(key) = self.data_keys.get(&scope, now) {
+        if let Some(key) = self.known(connection).and_then(|known| known.data_keys.get(&scope, now)) {
             return Ok(key);
         }
         let token = self.scope_token(&scope);
@@ -165,7 +187,7 @@ impl Vault {
         if let Some(wrapped) = found {
             let key = Arc::new(self.ring.unwrap_data_key(&WrappedKey(wrapped), &scope)?);
             if !fresh.contains(&scope) {
-                self.remember(scope, &key, now);
+                self.remember(connection, scope, &key, now);
             }
             return Ok(key);
         }
@@ -187,10 +209,11 @@ impl Vault {
         committed: bool,
     ) -> Result<Arc<DataKey>, StoreError> {
         let now = self.clock.now();
-        let scope = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-        if let Some(key) =
-            scope.and_then(|scope| self.data_keys.get(&scope, now)).filter(|key| key.id() == id)
-        {
+        let known = self.known(connection).and_then(|mut known| {
+            let scope = known.scopes.get(&id).copied()?;
+            known.data_keys.get(&scope, now).filter(|key| key.id() == id)
+        });
+        if let Some(key) = known {
             return Ok(key);
         }
         let (token, shared, wrapped) = connection
@@ -203,14 +226,16 @@ impl Vault {
         let key = Arc::new(self.ring.unwrap_data_key(&WrappedKey(wrapped), &scope)?);
         // A writer may see a key that is rolled back later.
         if committed {
-            self.remember(scope, &key, now);
+            self.remember(connection, scope, &key, now);
         }
         Ok(key)
     }
 
-    fn remember(&self, scope: KeyScope, key: &Arc<DataKey>, now: Timestamp) {
-        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).put(key.id(), scope);
-        self.data_keys.insert(scope, Arc::clone(key), now);
+    fn remember(&self, connection: &Connection, scope: KeyScope, key: &Arc<DataKey>, now: Timestamp) {
+        if let Some(mut known) = self.known(connection) {
+            known.scopes.put(key.id(), scope);
+            known.data_keys.insert(scope, Arc::clone(key), now);
+        }
     }
 
     /// Encrypts a version's plaintext for its place.

@@ -30,7 +30,7 @@ use crate::{
 const BATCH_OPERATIONS_MAX: usize = 256;
 const BATCH_TIME_MAX: Duration = Duration::from_millis(50);
 /// An operation that others keep coming before is given up after so long.
-const RETRY_TIME_MAX: Duration = Duration::from_secs(20);
+pub(crate) const RETRY_TIME_MAX: Duration = Duration::from_secs(20);
 /// The longest pause before an operation runs again.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// An operation that took longer asks whether the index is still as it knew it.
@@ -336,7 +336,7 @@ fn read_index(server: &Server, connection: &Connection, vault: &Vault) -> bool {
 }
 
 /// Longer each time, and at random, so that two who met do not meet again.
-fn pause(vault: &Vault, runs: u32) {
+pub(crate) fn pause(vault: &Vault, runs: u32) {
     let most = Duration::from_millis(1).saturating_mul(1 << runs.min(8)).min(PAUSE_MAX);
     let [random] = vault.random.bytes::<1>();
     std::thread::sleep(most.mul_f64(f64::from(random) / 255.0));

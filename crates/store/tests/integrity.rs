@@ -10,7 +10,7 @@ use common::*;
 use serde_json::{Value, json};
 use ward_base::SystemClock;
 use ward_keys::KeyRing;
-use ward_store::{Expected, RecordKind, Store, StoreError};
+use ward_store::{Expected, HistoryScope, Page, RecordKind, Store, StoreError};
 
 /// Every text in the resource gets a canary that is found nowhere else.
 fn with_canaries(value: &mut Value, canaries: &mut Vec<String>) {
@@ -57,6 +57,8 @@ on_both!(
     another_key_opens_nothing,
     a_database_of_a_newer_version_is_refused,
     swapped_and_altered_rows_are_refused,
+    a_past_version_of_another_is_refused,
+    an_export_holds_nothing_of_another_type,
     a_record_is_bound_to_its_key_kind_and_expiry,
     what_the_holder_of_the_database_sees,
 );
@@ -179,8 +181,11 @@ async fn both(store: &Store) -> Result<(), StoreError> {
         .read(|session| {
             for id in ["a", "b"] {
                 let key = key("Observation", id);
-                let stored = session.current(&key)?.ok_or(StoreError::Corrupt)?;
-                assert!(stored.key == key && !stored.deleted, "a wrong body was given out");
+                let stored = session.current(&key)?;
+                assert!(
+                    stored.is_some_and(|stored| stored.key == key && !stored.deleted),
+                    "another was given out"
+                );
             }
             Ok(())
         })
@@ -204,6 +209,44 @@ async fn swapped_and_altered_rows_are_refused(place: Place) {
     ] {
         altered(place.another(), change).await;
     }
+}
+
+/// Which resource a past version belongs to is told by a number that no seal covers.
+async fn a_past_version_of_another_is_refused(place: Place) {
+    let store = place.open();
+    for id in ["a", "b", "a", "b"] {
+        put(&store, &observation(id, "p", "1-1", "2020")).await.unwrap();
+    }
+    let first = "(SELECT min(rid) FROM resource)";
+    let last = "(SELECT max(rid) FROM resource)";
+    for (to, from) in [("0", first), (first, last), (last, "0")] {
+        place.run(&format!("UPDATE history SET rid = {to} WHERE rid = {from}"));
+    }
+    for id in ["a", "b"] {
+        let key = key("Observation", id);
+        let (of, scope) = (key.clone(), HistoryScope::Instance(key.clone()));
+        let past = store.read(move |session| session.version(&of, 1)).await;
+        assert_eq!(past.err(), Some(StoreError::Corrupt));
+        let all = Page { count: 10, after: None };
+        let history = store.read(move |session| session.history(&scope, &all)).await;
+        assert_eq!(history.err(), Some(StoreError::Corrupt));
+        let current = store.read(move |session| session.current(&key)).await;
+        assert!(current.unwrap().is_some());
+    }
+}
+
+async fn an_export_holds_nothing_of_another_type(place: Place) {
+    let store = place.open();
+    put(&store, &patient("p", "Lovelace")).await.unwrap();
+    put(&store, &observation("o", "p", "1-1", "2020")).await.unwrap();
+    place.run(
+        "INSERT INTO bix (t, shard, rid) SELECT t, shard, (SELECT max(rid) FROM resource) FROM bix
+         WHERE rid = (SELECT min(rid) FROM resource)
+         AND t NOT IN (SELECT t FROM bix WHERE rid = (SELECT max(rid) FROM resource))",
+    );
+    let patients = resource_type("Patient");
+    let (found, _) = store.read(move |session| session.export(Some(patients), None, 10)).await.unwrap();
+    assert_eq!(found.len(), 1);
 }
 
 async fn a_record_is_bound_to_its_key_kind_and_expiry(place: Place) {

@@ -3,13 +3,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use common::*;
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
+use ward_base::{FixedClock, Timestamp};
 use ward_fhir::search::{self, Handling, Parameters, Query};
-use ward_store::{Expected, Page, SearchPage, Store, StoreError, Stored};
+use ward_store::{Expected, Page, SearchPage, Store, StoreError, Stored, Transaction};
 use ward_testkit::SearchOracle;
 
 fn parse(name: &str, query: &[(String, String)]) -> Query {
@@ -39,6 +40,7 @@ async fn ids(store: &Store, name: &str, query: &[(&str, &str)]) -> Vec<String> {
 on_both!(
     every_kind_of_value_is_found,
     a_position_of_another_order_is_refused,
+    a_few_that_were_stored_close_together_are_known_to_be_few,
     paging_stays_right_while_data_changes,
     parts_are_read_apart_and_are_all_together
 );
@@ -545,6 +547,28 @@ fn search_compares(place: &Place, steps: Vec<Step>, asked: Vec<(Asked, u32)>) {
         }
         store.close().await;
     });
+}
+
+/// Going along the index by time would pass by all that came after them.
+async fn a_few_that_were_stored_close_together_are_known_to_be_few(place: Place) {
+    let clock = Arc::new(FixedClock::new(Timestamp(1_700_000_000_000_000)));
+    let store = place.open_with(place.keys(), Arc::<FixedClock>::clone(&clock)).unwrap();
+    for (code, count) in [("1-1", 40), ("2-2", 60)] {
+        let resources = (0..count).map(|number| observation(&format!("{code}-{number}"), "p", code, "2020"));
+        let prepared: Vec<_> =
+            resources.map(|resource| store.prepare(&key_of(&resource), &resource).unwrap()).collect();
+        let put = move |transaction: &mut dyn Transaction| {
+            prepared.iter().try_for_each(|one| transaction.put(one, Expected::Any).map(drop))
+        };
+        store.write(put).await.unwrap_or_else(|error: StoreError| panic!("{error}"));
+        clock.advance_seconds(86_400);
+    }
+    let mut query = parse("Observation", &pairs(&[("code", "1-1"), ("_sort", "-_lastUpdated")]));
+    query.effort = Some(50);
+    let page = Page { count: 10, after: None };
+    let found = store.read(move |session| session.search(&[query], &page)).await.unwrap();
+    assert_eq!(found.hits.len(), 10);
+    assert!(found.hits.iter().all(|hit| hit.key.id.as_str().starts_with("1-1")));
 }
 
 async fn paging_stays_right_while_data_changes(place: Place) {

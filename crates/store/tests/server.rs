@@ -7,6 +7,7 @@ mod common;
 
 use std::{
     future::Future,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -285,17 +286,24 @@ async fn reading_leaves_no_transaction_open() {
 }
 
 fn open_on(server: &Postgres, change: impl FnOnce(&mut ServerOptions)) -> Result<Store, StoreError> {
-    let directory = tempfile::tempdir().unwrap();
+    open_with_keys_of(tempfile::tempdir().unwrap().path(), server, change)
+}
+
+fn open_with_keys_of(
+    directory: &Path,
+    server: &Postgres,
+    change: impl FnOnce(&mut ServerOptions),
+) -> Result<Store, StoreError> {
     let mut options = server_options(server, "postgres");
     change(&mut options);
     let options = StoreOptions { database: Database::Server(options), ..StoreOptions::new("", BASE) };
-    Store::open(options, keys(directory.path()), Arc::new(SystemClock), Arc::new(SystemRandom))
+    Store::open(options, keys(directory), Arc::new(SystemClock), Arc::new(SystemRandom))
 }
 
 #[test]
 fn only_the_right_server_and_the_right_user_will_do() {
     let server = Postgres::shared();
-    let other = Postgres::start_for(&["elsewhere.test"], "fsync = off\n");
+    let other = Postgres::start_for(&["elsewhere.test", "127.0.0.1"], "fsync = off\nlog_connections = on\n");
     let fresh = |options: &mut ServerOptions| options.database = server.new_database();
     assert!(open_on(&server, fresh).is_ok());
     // The address is in the certificate too.
@@ -310,7 +318,13 @@ fn only_the_right_server_and_the_right_user_will_do() {
     let of_other = |options: &mut ServerOptions| options.authorities_pem = other.authority_pem().to_owned();
     assert_eq!(open_on(&server, of_other).err(), Some(StoreError::Untrusted));
     assert_eq!(open_on(&other, |_| {}).err(), Some(StoreError::Untrusted));
-    assert!(!other.log().contains("password"), "nothing was proved to a server that is not trusted");
+    let proof = "connection authenticated: identity=\"ward\"";
+    assert!(!other.log().contains(proof), "something was proved to a server that is not trusted");
+    let trusted = open_on(&other, |options| {
+        options.database = other.new_database();
+        options.hosts = vec![("127.0.0.1".to_owned(), other.port())];
+    });
+    assert!(trusted.is_ok() && other.log().contains(proof), "what is proved is logged");
     let no_authority = open_on(&server, |options| options.authorities_pem.clear());
     assert_eq!(no_authority.err(), Some(StoreError::Settings));
     let password = open_on(&server, |options| options.password = Some(Secret::new(b"wrong".to_vec())));
@@ -325,6 +339,57 @@ fn only_the_right_server_and_the_right_user_will_do() {
     drop(server);
     let plain = other.without_tls();
     assert_eq!(open_on(&plain, |_| {}).err(), Some(StoreError::Untrusted));
+}
+
+#[test]
+fn a_host_that_is_silent_is_passed_over() {
+    let server = Postgres::shared();
+    // The kernel takes the connection; nobody ever says a word.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let opened = open_on(&server, |options| {
+        options.database = server.new_database();
+        options.hosts.insert(0, ("localhost".to_owned(), silent.local_addr().unwrap().port()));
+    });
+    assert_eq!(opened.err(), None);
+}
+
+/// The server goes away before the commit of what has written nothing.
+#[tokio::test]
+async fn what_only_reads_is_never_uncertain() {
+    let mut server = Postgres::start("");
+    let database = server.new_database();
+    let store = open_on(&server, |options| options.database = database).unwrap();
+    put(&store, &patient("p", "Lovelace")).await.unwrap();
+    let mut running = true;
+    let found = store.write(move |transaction| {
+        let found = transaction.current(&key("Patient", "p"))?;
+        if std::mem::take(&mut running) {
+            server.kill();
+            server.start_again();
+        }
+        Ok::<_, StoreError>(found.is_some())
+    });
+    assert_eq!(found.await, Ok(true));
+}
+
+#[test]
+fn a_write_outlasts_a_lock_of_some_seconds() {
+    several().block_on(async {
+        let place = Arc::new(Place::server());
+        let store = place.open();
+        put(&store, &patient("p", "Lovelace")).await.unwrap();
+        let locking = Arc::clone(&place);
+        let holder = std::thread::spawn(move || {
+            locking.run("BEGIN; SELECT rid FROM resource FOR UPDATE; SELECT pg_sleep(7); COMMIT");
+        });
+        let held = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while tokio::task::block_in_place(|| place.run(held)) == "0" {
+            assert!(!holder.is_finished());
+        }
+        assert_eq!(put(&store, &patient("p", "Byron")).await.map(|written| written.version), Ok(2));
+        holder.join().unwrap();
+    });
 }
 
 #[tokio::test]
@@ -389,8 +454,9 @@ fn no_acknowledged_write_is_lost_when_the_standby_takes_over() {
         let mut primary = Postgres::start("");
         let database = primary.new_database();
         let standby = primary.synchronous_standby();
-        let store = open_on(&primary, |options| {
-            options.database = database;
+        let directory = tempfile::tempdir().unwrap();
+        let store = open_with_keys_of(directory.path(), &primary, |options| {
+            options.database = database.clone();
             options.hosts.push(("localhost".to_owned(), standby.port()));
         })
         .unwrap();
@@ -412,7 +478,11 @@ fn no_acknowledged_write_is_lost_when_the_standby_takes_over() {
         }
         let acknowledged = acknowledged.lock().unwrap().clone();
         let count = acknowledged.len();
-        let missing = store
+        store.close().await;
+        // With the same keys, and nothing remembered.
+        let fresh = open_with_keys_of(directory.path(), &standby, |options| options.database = database);
+        let missing = fresh
+            .unwrap()
             .read(move |session| {
                 let mut missing = 0;
                 for id in acknowledged {
@@ -425,7 +495,67 @@ fn no_acknowledged_write_is_lost_when_the_standby_takes_over() {
         println!("{before} writes acknowledged before the kill, {count} in all");
         assert!(before > 50);
         assert_eq!(missing, 0);
-        store.close().await;
+    });
+}
+
+/// A standby that nobody waits for may take over without the newest rows.
+#[test]
+fn a_data_key_that_was_lost_with_its_server_seals_nothing_more() {
+    several().block_on(async {
+        let mut primary = Postgres::start("");
+        let database = primary.new_database();
+        let standby = primary.synchronous_standby();
+        let directory = tempfile::tempdir().unwrap();
+        let store = open_with_keys_of(directory.path(), &primary, |options| {
+            options.database = database.clone();
+            options.hosts.push(("localhost".to_owned(), standby.port()));
+        })
+        .unwrap();
+        for id in ["a", "b"] {
+            put(&store, &observation(id, "p", "1-1", "2020")).await.unwrap();
+        }
+        tokio::task::block_in_place(|| {
+            primary.kill();
+            standby.promote();
+            standby.run(&database, "DELETE FROM bix; DELETE FROM resource; DELETE FROM data_key");
+        });
+        put(&store, &observation("c", "p", "1-1", "2020")).await.unwrap();
+        let fresh = open_with_keys_of(directory.path(), &standby, |options| options.database = database);
+        let found = fresh.unwrap().read(|session| session.current(&key("Observation", "c"))).await;
+        assert!(found.unwrap().is_some());
+    });
+}
+
+/// While the standby is away, commits wait for longer than we do.
+#[test]
+fn connections_do_not_pile_up_behind_a_commit_that_waits() {
+    several().block_on(async {
+        let primary = Postgres::start("");
+        let database = primary.new_database();
+        let mut standby = primary.synchronous_standby();
+        let store = open_on(&primary, |options| {
+            options.database = database;
+            options.writers = 1;
+        })
+        .unwrap();
+        put(&store, &patient("p", "Lovelace")).await.unwrap();
+        let count = |condition: &str| {
+            let query = format!(
+                "SELECT count(*), min(pid) FROM pg_stat_activity WHERE application_name = 'ward' {condition}"
+            );
+            tokio::task::block_in_place(|| primary.run("postgres", &query))
+        };
+        let connection = count("");
+        tokio::task::block_in_place(|| standby.stop());
+        assert_eq!(put(&store, &patient("p", "Byron")).await.err(), Some(StoreError::Uncertain));
+        assert_eq!(count("AND wait_event = 'SyncRep'"), connection);
+        let next = tokio::spawn({
+            let store = store.clone();
+            async move { put(&store, &patient("p", "Babbage")).await }
+        });
+        tokio::task::block_in_place(|| standby.start_again());
+        assert_eq!(next.await.unwrap().map(|written| written.version), Ok(3));
+        assert_eq!(count(""), connection);
     });
 }
 
