@@ -69,7 +69,9 @@ impl<'v, D: Definitions> Validator<'v, '_, D> {
             return Ok(Some(true));
         }
         let Some(set) = &binding.value_set else {
-            self.unchecked(format!("a binding of `{}` names no value set, and was not checked", frame.name))?;
+            if binding.is_required {
+                self.unchecked(format!("a binding of `{}` names no value set: not checked", frame.name))?;
+            }
             return Ok(None);
         };
         let Some(expansion) = self.expansion(set)? else { return Ok(None) };
