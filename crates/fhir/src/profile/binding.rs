@@ -22,6 +22,7 @@ impl<'v, D: Definitions> Validator<'v, '_, D> {
         binding: &Binding,
         frame: &Frame<'_, 'v>,
     ) -> Checked<(), D> {
+        self.budget.spend(1)?;
         if is_said(binding, &frame.item) {
             return Ok(());
         }

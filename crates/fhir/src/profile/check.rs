@@ -334,6 +334,7 @@ impl<'v, 'd, D: Definitions> Validator<'v, 'd, D> {
     fn types(&mut self, profile: &Profile, node: &Node, frame: &Frame<'_, 'v>) -> Checked<(), D> {
         let own = || node.types.iter().filter(|one| frame.item.is(&one.code));
         let profiles: Vec<&str> = own().flat_map(|one| &one.profiles).map(|canonical| &**canonical).collect();
+        self.budget.spend(profiles.len())?;
         // A type without profiles is one of the alternatives.
         if own().all(|one| !one.profiles.is_empty()) {
             match profiles.as_slice() {

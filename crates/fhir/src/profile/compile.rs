@@ -160,6 +160,9 @@ impl<'d> Compiler<'_, 'd> {
     /// The child called `name`, and its form if the name says of which type it is, as `valueQuantity` does.
     fn child<'n>(&mut self, parent: NodeId, name: &'n str) -> Compiled<(NodeId, Option<&'n str>)> {
         let written = name.strip_suffix("[x]").unwrap_or(name);
+        if let Some(known) = self.node(parent)?.child(written) {
+            return Ok((known, None));
+        }
         let (mut own, mut form) = (None, None);
         let kinds = match &self.node(parent)?.kinds {
             Kinds::Any => Kinds::Any,
@@ -203,6 +206,9 @@ impl<'d> Compiler<'_, 'd> {
 
     /// The slice of `sliced`, a child of `parent`. Slices of slices are named `slice/slice`.
     fn slice(&mut self, parent: NodeId, sliced: NodeId, name: &str) -> Compiled<NodeId> {
+        if is_nested_too_deep(name) {
+            return Err(ProfileErrorKind::TooDeep);
+        }
         if let Some(known) = self.node(sliced)?.slice(name) {
             return Ok(known);
         }
@@ -250,7 +256,7 @@ impl<'d> Compiler<'_, 'd> {
             let (name, slice) = split_slice(segment);
             let name = name.strip_suffix("[x]").unwrap_or(name);
             place = self.profile.nodes.get(place)?.child(name)?;
-            if let Some(slice) = slice {
+            if let Some(slice) = slice.filter(|slice| !is_nested_too_deep(slice)) {
                 place = self.find_slice(place, slice)?;
             }
         }
@@ -403,6 +409,11 @@ fn segments<'d>(
         segment.slice = Some(slice);
     }
     Ok(segments)
+}
+
+/// Whether a slice has too many others around it.
+fn is_nested_too_deep(name: &str) -> bool {
+    name.matches('/').count() > ELEMENT_DEPTH_MAX
 }
 
 fn split_slice(segment: &str) -> (&str, Option<&str>) {

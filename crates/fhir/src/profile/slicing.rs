@@ -45,6 +45,8 @@ impl<'v, D: Definitions> Validator<'v, '_, D> {
         name: &str,
     ) -> Checked<(), D> {
         let node = profile.node(sliced);
+        let discriminators = node.slicing.as_ref().map_or(0, |slicing| slicing.discriminators.len());
+        self.budget.spend(node.slices.len() + discriminators)?;
         let slicing = node.slicing.clone().unwrap_or_else(|| unsaid(items));
         let mut members: Vec<Vec<&Frame<'_, 'v>>> = vec![Vec::new(); node.slices.len()];
         let mut unknown = vec![false; node.slices.len()];

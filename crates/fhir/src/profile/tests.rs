@@ -1025,6 +1025,7 @@ fn what_cannot_be_understood_is_no_profile() {
     tell(element(json!({"patternHumanName": {"given": vec!["x"; DEMAND_VALUES_MAX]}})));
     let deep = (0..DEMAND_DEPTH_MAX).fold(json!("x"), |below, _| json!({"extension": [below]}));
     tell(element(json!({"fixedHumanName": deep})));
+    tell(element(json!({"sliceName": "a/".repeat(100_000)})));
     tell(element(json!({"slicing": {"rules": "some"}})));
     for (kind, path) in [
         ("position", "$this"),
@@ -1064,6 +1065,7 @@ fn what_cannot_be_understood_is_no_profile() {
         element `Patient.name`: it is not as FHIR defines it
         element `Patient.name`: its fixed value or pattern is larger than is accepted
         element `Patient.name`: its fixed value or pattern is larger than is accepted
+        element `Patient.name`: it stands deeper than 32 elements
         element `Patient.name`: it is not as FHIR defines it
         element `Patient.name`: a discriminator cannot be understood
         element `Patient.name`: a discriminator cannot be understood
@@ -1087,7 +1089,7 @@ fn what_cannot_be_understood_is_no_profile() {
     );
 }
 
-/// What is wrong in a resource of very many elements, and that it does not take long.
+/// However a profile and a resource are made, the steps end, and that is an error.
 #[test]
 fn work_is_bounded() {
     let costly = |resource: &Value, definitions: &[Value]| {
@@ -1123,21 +1125,33 @@ fn work_is_bounded() {
         &json!({"resourceType": "Patient", "name": vec![names; 30].concat()}),
         &[profile_of("Patient", &elements)],
     );
-    // Profiles that lead to each other without an end, as far down as there is something.
-    let elements = json!([{"path": "Extension"}, {"path": "Extension.extension", "type": [{"code": "Extension", "profile": [ASKED]}]}]);
-    let deep =
-        (0..2 * DEPTH_MAX).fold(json!({"url": "x"}), |below, _| json!({"url": "x", "extension": [below]}));
-    let patient = json!({"resourceType": "Patient", "extension": [deep]});
-    let outer = json!([{"path": "Patient"}, {"path": "Patient.extension", "type": [{"code": "Extension", "profile": ["urn:p/inner"]}]}]);
+    // Slices of what nobody has, in very many.
+    let mut elements = vec![
+        json!({"id": "Patient", "path": "Patient"}),
+        json!({"id": "Patient.name.extension", "path": "Patient.name.extension", "slicing": sliced("open", "value", "url")}),
+    ];
+    elements.extend((0..1_900).map(|slice| {
+        json!({"id": format!("Patient.name.extension:s{slice}"), "path": "Patient.name.extension", "sliceName": format!("s{slice}")})
+    }));
+    let names = vec![json!({"text": "x"}); 5_000];
+    costly(&json!({"resourceType": "Patient", "name": names}), &[profile_of("Patient", &elements.into())]);
+    // A profile that leads to itself, as far down as there is something.
     let inner = profile_at(
         "urn:p/inner",
         "Extension",
         "http://hl7.org/fhir/StructureDefinition/Extension",
-        &elements,
+        &json!([
+            {"path": "Extension"},
+            {"path": "Extension.extension", "type": [{"code": "Extension", "profile": ["urn:p/inner"]}]},
+        ]),
     );
-    let mut inner = inner;
-    inner["differential"]["element"][1]["type"][0]["profile"][0] = "urn:p/inner".into();
-    costly(&patient, &[profile_of("Patient", &outer), inner]);
+    let outer = json!([
+        {"path": "Patient"},
+        {"path": "Patient.extension", "type": [{"code": "Extension", "profile": ["urn:p/inner"]}]},
+    ]);
+    let deep =
+        (0..2 * DEPTH_MAX).fold(json!({"url": "x"}), |below, _| json!({"url": "x", "extension": [below]}));
+    costly(&json!({"resourceType": "Patient", "extension": [deep]}), &[profile_of("Patient", &outer), inner]);
     // More issues than anybody reads.
     let elements = json!([{"path": "Patient"}, {"path": "Patient.name.family", "min": 1}]);
     let names = vec![json!({"text": "x"}); 1_000];
