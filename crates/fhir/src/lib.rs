@@ -19,6 +19,7 @@ mod narrative;
 pub mod outcome;
 pub mod patch;
 mod primitive;
+pub mod profile;
 mod resource_type;
 pub mod search;
 pub mod subset;

