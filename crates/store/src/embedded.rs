@@ -47,8 +47,9 @@ fn private(path: &Path) -> Result<File, StoreError> {
 
 /// Opens the file with its raw key.
 ///
-/// Pages stay at 4 KiB with HMAC-SHA512: pages of 8 KiB cost a third more for each write, pages of 2 KiB and other
-/// HMACs change nothing that can be told from noise.
+/// Pages stay at 4 KiB: those of 8 KiB cost a third more for each write, those of 2 KiB change nothing that can be told
+/// from noise. They are authenticated by HMAC-SHA256 instead of SQLCipher's usual SHA-512, since processors have
+/// instructions for it: that takes an eighth off what the whole store costs (`examples/measure.rs`, in pairs).
 ///
 /// `cipher_memory_security` stays off: it zeroes and locks every page buffer at a third of the speed, while pages
 /// hold only ciphertext and tokens, and the process is neither dumpable nor swapped.
@@ -68,6 +69,7 @@ pub(crate) fn connect(
     connection.execute_batch("PRAGMA cipher_log_level = NONE")?;
     if !cfg!(ward_plaintext) {
         connection.execute_batch(&key_pragma(key))?;
+        connection.execute_batch("PRAGMA cipher_hmac_algorithm = HMAC_SHA256")?;
     }
     connection.execute_batch(&format!(
         "PRAGMA cipher_memory_security = OFF;

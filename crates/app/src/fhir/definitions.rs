@@ -1,10 +1,12 @@
-//! The CodeSystems and ValueSets that this server has: those that are stored here, and those of the specification.
+//! The CodeSystems, ValueSets and StructureDefinitions that this server has: those that are stored here, and the codes
+//! of the specification.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
+use ward_fhir::profile;
 use ward_fhir::search::{Filter, FilterValue, Query, Sort, TokenSystem, parameter};
 use ward_fhir::terminology::{Definitions, Terminology, specification};
 use ward_store::{Page, ResourceKey, Session, StoreError, Stored};
@@ -14,7 +16,7 @@ pub(crate) struct Held<'s, S: Session + ?Sized>(&'s mut S);
 
 /// Questions about codes, answered from one snapshot.
 pub(crate) fn terminology<S: Session + ?Sized>(session: &mut S) -> Terminology<Held<'_, S>> {
-    Terminology::new(Held(session))
+    Terminology::new(Held::new(session))
 }
 
 /// A definition as it is stored.
@@ -39,7 +41,22 @@ impl<S: Session + ?Sized> Definitions for Held<'_, S> {
     }
 }
 
-impl<S: Session + ?Sized> Held<'_, S> {
+impl<S: Session + ?Sized> profile::Definitions for Held<'_, S> {
+    fn structure_definition(
+        &mut self,
+        url: &str,
+        version: Option<&str>,
+    ) -> Result<Option<Arc<Value>>, StoreError> {
+        self.stored("StructureDefinition", url, version)
+    }
+}
+
+impl<'s, S: Session + ?Sized> Held<'s, S> {
+    /// What is stored, as this session sees it.
+    pub(crate) const fn new(session: &'s mut S) -> Self {
+        Self(session)
+    }
+
     /// The definition with this URL; of several, the one that was changed last.
     fn stored(
         &mut self,

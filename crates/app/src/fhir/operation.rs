@@ -6,9 +6,12 @@ use ward_audit::Class;
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::{Issue, IssueCode, Severity, operation_outcome};
+use ward_fhir::profile::{self, Definitions as _};
 use ward_identity::Permission;
+use ward_store::Session;
 use ward_transport::RequestBody;
 
+use super::definitions::Held;
 use super::media::{FHIR_JSON, FHIR_JSON_NAME};
 use crate::call::{Call, aside};
 use crate::form;
@@ -16,11 +19,15 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 
 const PARAMETERS_MAX: usize = 256;
+const PROFILES_MAX: usize = 20;
+/// Where the specification's own profiles are: those of its types need no definition here.
+const SPECIFICATION: &str = "http://hl7.org/fhir/StructureDefinition/";
 const BYTES_MAX: usize = 256 << 10;
 
 /// `POST [base]/Type/$validate` and `[base]/Type/id/$validate`
 /// (<https://hl7.org/fhir/R4/resource-operation-validate.html>): what a create or an update would say of the resource.
-/// Nothing is stored, and the answer holds nothing of it.
+/// Nothing is stored, and the answer holds nothing of it. It is held to the profiles that are asked for, and to those
+/// that it states and that are stored here as StructureDefinitions.
 pub(crate) async fn validate(
     call: &mut Call,
     kind: ResourceType,
@@ -33,49 +40,104 @@ pub(crate) async fn validate(
     // Whoever may write resources of the type may ask whether they would be taken.
     call.permit(Permission::Create, Some(kind)).or_else(|_| call.permit(Permission::Update, Some(kind)))?;
     let bytes = call.body(body, &FHIR_JSON, FHIR_JSON_NAME, call.resource_bytes_max()).await?;
-    let mut mode = None;
+    let mut asked = Asked::default();
     for (name, value) in form::pairs(query.unwrap_or_default().as_bytes())? {
         match name.as_str() {
-            "mode" => mode = Some(value),
-            "profile" => return Err(no_profiles()),
+            "mode" => asked.mode = Some(value),
+            "profile" => asked.profiles.push(value),
             _ => {}
         }
     }
     let limits = call.json_limits();
-    let issues = aside(bytes.len(), move || {
+    let (asked, mut issues) = aside(bytes.len(), move || {
         let body = ward_fhir::json::parse(&bytes, &limits)?;
-        let (resource, mode) = asked(body, kind, mode)?;
-        Ok(issues(resource.as_ref(), kind, id.as_ref(), mode.as_deref()))
+        let asked = asked.with(body, kind);
+        let issues = issues(asked.resource.as_ref(), kind, id.as_ref(), asked.mode.as_deref());
+        Ok((asked, issues))
     })
     .await?;
+    if asked.profiles.len() > PROFILES_MAX {
+        return Err(Problem::malformed(
+            IssueCode::TooCostly,
+            "a resource is held to 20 profiles at once at most",
+        ));
+    }
+    if let Some(resource) = asked.resource.filter(|_| asked.mode.as_deref() != Some("delete")) {
+        let profiles = asked.profiles;
+        let check = move |session: &mut dyn Session| against_profiles(session, &resource, &profiles);
+        issues.extend(call.app.store.read(check).await?);
+        issues.sort_by_key(|issue| !issue.is_error());
+    }
+    if issues.is_empty() {
+        issues = fine();
+    }
     Ok(Reply::fhir(StatusCode::OK, operation_outcome(&issues).to_string().into_bytes()))
 }
 
-fn no_profiles() -> Problem {
-    let words = "resources are validated against the specification itself; profiles are not supported yet";
-    Problem::malformed(IssueCode::NotSupported, words)
+/// What is to be validated, and how.
+#[derive(Default)]
+struct Asked {
+    resource: Option<Value>,
+    mode: Option<String>,
+    profiles: Vec<String>,
 }
 
-/// The resource and the mode: the body is either the resource or `Parameters` with both.
-fn asked(
-    body: Value,
-    kind: ResourceType,
-    mode: Option<String>,
-) -> Result<(Option<Value>, Option<String>), Problem> {
-    let is_parameters = body.get("resourceType").and_then(Value::as_str) == Some("Parameters");
-    if !is_parameters || kind.name() == "Parameters" && body.pointer("/parameter/0/resource").is_none() {
-        return Ok((Some(body), mode));
+impl Asked {
+    /// With what the body says: it is either the resource or `Parameters` with all of it.
+    fn with(mut self, body: Value, kind: ResourceType) -> Self {
+        let is_parameters = body.get("resourceType").and_then(Value::as_str) == Some("Parameters");
+        if !is_parameters || kind.name() == "Parameters" && body.pointer("/parameter/0/resource").is_none() {
+            self.resource = Some(body);
+            return self;
+        }
+        for one in body.get("parameter").and_then(Value::as_array).into_iter().flatten() {
+            let text = |names: &[&str]| {
+                names.iter().find_map(|name| one.get(*name)).and_then(Value::as_str).map(str::to_owned)
+            };
+            match one.get("name").and_then(Value::as_str) {
+                Some("resource") => self.resource = one.get("resource").cloned(),
+                Some("mode") => self.mode = text(&["valueCode", "valueString"]),
+                Some("profile") => {
+                    self.profiles.extend(text(&["valueCanonical", "valueUri", "valueString"]));
+                }
+                _ => {}
+            }
+        }
+        self
     }
-    let (mut resource, mut mode) = (None, mode);
-    for one in body.get("parameter").and_then(Value::as_array).into_iter().flatten() {
-        match one.get("name").and_then(Value::as_str) {
-            Some("resource") => resource = one.get("resource").cloned(),
-            Some("mode") => mode = one.get("valueCode").and_then(Value::as_str).map(str::to_owned),
-            Some("profile") => return Err(no_profiles()),
-            _ => {}
+}
+
+/// The issues with the profiles that are asked for, and with those that the resource states. Of these, what is not
+/// stored here is only told.
+fn against_profiles(
+    session: &mut dyn Session,
+    resource: &Value,
+    asked: &[String],
+) -> Result<Vec<Issue>, Problem> {
+    let mut definitions = Held::new(session);
+    let mut profiles: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let stated = resource.pointer("/meta/profile").and_then(Value::as_array).into_iter().flatten();
+    let mut issues = Vec::new();
+    for (index, url) in stated.take(PROFILES_MAX).enumerate() {
+        let Some(url) = url.as_str().filter(|url| !profiles.contains(url)) else { continue };
+        let (plain, version) = url.split_once('|').map_or((url, None), |(url, version)| (url, Some(version)));
+        let known =
+            plain.starts_with(SPECIFICATION) || definitions.structure_definition(plain, version)?.is_some();
+        if known {
+            profiles.push(url);
+        } else {
+            let kind = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
+            let words = "this profile is not stored here, so the resource was not held to it";
+            let place = ResourceType::parse(kind).map_or("Resource", ResourceType::name);
+            issues.push(
+                Issue::warning(IssueCode::NotFound, words).at(format!("{place}.meta.profile[{index}]")),
+            );
         }
     }
-    Ok((resource, mode))
+    if !profiles.is_empty() {
+        issues.extend(profile::validate(resource, &profiles, &mut definitions)?);
+    }
+    Ok(issues)
 }
 
 fn issues(
@@ -87,7 +149,7 @@ fn issues(
     let told = |code, words: &str| vec![Issue::error(code, words)];
     match mode {
         None | Some("create" | "update") => {}
-        Some("delete") => return fine(),
+        Some("delete") => return Vec::new(),
         Some(_) => return told(IssueCode::Value, "`mode` must be create, update or delete"),
     }
     let Some(resource) = resource else {
@@ -102,8 +164,7 @@ fn issues(
     {
         return told(IssueCode::Invalid, "an update must have the id that stands in the address");
     }
-    let issues = ward_fhir::validate::resource(resource);
-    if issues.is_empty() { fine() } else { issues }
+    ward_fhir::validate::resource(resource)
 }
 
 fn fine() -> Vec<Issue> {

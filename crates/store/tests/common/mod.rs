@@ -161,7 +161,8 @@ impl Place {
         let connection = rusqlite::Connection::open(self.path().join("ward.db")).unwrap();
         let key: String =
             self.keys().derive("database").expose().iter().map(|byte| format!("{byte:02x}")).collect();
-        connection.execute_batch(&format!("PRAGMA key = \"x'{key}'\"")).unwrap();
+        let key = format!("PRAGMA key = \"x'{key}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256");
+        connection.execute_batch(&key).unwrap();
         connection
     }
 
