@@ -13,6 +13,7 @@ use ward_store::Store;
 use crate::authenticate::Sessions;
 use crate::config::AppLimits;
 use crate::cursor::Cursors;
+use crate::subscriptions::Subscriptions;
 use crate::trail::Trail;
 
 /// The tier's parts, shared by all requests.
@@ -31,6 +32,7 @@ pub(crate) struct App {
     pub(crate) hashing: Semaphore,
     /// Names what is imported without an id.
     pub(crate) import_ids: Tokenizer,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) settings: Settings,
 }
 
@@ -61,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) idle_seconds: u32,
     pub(crate) absolute_seconds: u32,
     pub(crate) limits: AppLimits,
+    /// The origins that Subscriptions may send to.
+    pub(crate) endpoints: Vec<String>,
     /// The CapabilityStatement, made once.
     pub(crate) capability_statement: Vec<u8>,
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,43 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub struct Outside {
     connector: TlsConnector,
     patience: Duration,
+}
+
+/// Scheme, host and port of an `https` URL (RFC 6454), in the one form in which two are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// In lower case; an IPv6 address in brackets.
+    pub host: String,
+    /// 443 if none is named.
+    pub port: u16,
+}
+
+impl Origin {
+    /// The origin of a URL. Nothing if it is not `https`, names a user, or has a port that is none.
+    pub fn of(url: &Uri) -> Option<Self> {
+        let authority = url.authority().filter(|_| url.scheme_str() == Some("https"))?;
+        let host = authority.host();
+        // Whatever else is there, such as a user, stands before or after the host. A port that is no number counts as
+        // none elsewhere.
+        let port = match authority.as_str().strip_prefix(host)? {
+            "" => 443,
+            rest => {
+                let digits =
+                    rest.strip_prefix(':').filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+                digits.parse().ok().filter(|port| *port != 0)?
+            }
+        };
+        (!host.is_empty()).then(|| Self { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            443 => write!(formatter, "https://{}", self.host),
+            port => write!(formatter, "https://{}:{port}", self.host),
+        }
+    }
 }
 
 /// Why a host outside was not told, or did not say that it was.
@@ -243,6 +280,31 @@ mod tests {
         drop(listener);
         let closed = outside(&authority).send("localhost", silent, request()).await;
         assert_eq!(closed, Err(OutsideError::Unreachable));
+    }
+
+    #[test]
+    fn an_origin_has_one_form() {
+        let origin = |text: &str| Origin::of(&text.parse().ok()?).map(|origin| origin.to_string());
+        for (text, expected) in [
+            ("https://A.example", "https://a.example"),
+            ("https://a.example:443/x?y", "https://a.example"),
+            ("https://a.example:8443/", "https://a.example:8443"),
+            ("https://[::1]:1/", "https://[::1]:1"),
+        ] {
+            assert_eq!(origin(text).as_deref(), Some(expected));
+        }
+        for none in [
+            "http://a.example",
+            "a.example",
+            "/path",
+            "https://user@a.example/",
+            "https://user:443@a.example/",
+            "https://a.example:0/",
+            "https://a.example:99999/",
+            "https://a.example:+1/",
+        ] {
+            assert_eq!(origin(none), None, "{none}");
+        }
     }
 
     #[test]
