@@ -127,6 +127,11 @@ pub(crate) fn check(call: &Call, prepared: &Prepared) -> Result<(), Problem> {
             return Err(Problem::invalid(issues.into_iter().flatten().flatten().collect()));
         }
     };
+    if !call.app.subscriptions.has_room_for(&prepared.key().id) {
+        let words =
+            "this server acts on as many Subscriptions as it can already; turn others `off` or delete them";
+        return Err(Problem::invalid(vec![Issue::error(IssueCode::TooCostly, words)]));
+    }
     let kind = definition.query.resource_type;
     call.permit(Permission::Read, Some(kind))?;
     call.permit(Permission::Search, Some(kind))

@@ -93,8 +93,7 @@ impl Deliveries {
             }
             self.ready.remove(&id);
             let (app, own) = (Arc::clone(app), id.clone());
-            let task =
-                self.running.spawn(async move { work(&app, &own).await.unwrap_or_else(|_| After::Broken) });
+            let task = self.running.spawn(async move { work(&app, &own).await.unwrap_or(After::Broken) });
             self.at_work.insert(task.id(), id);
         }
     }
@@ -120,11 +119,14 @@ impl Deliveries {
 /// Does what is to be done for one Subscription.
 async fn work(app: &Arc<App>, id: &ResourceId) -> Result<After, Problem> {
     let mut settled: Option<Settled> = None;
-    let mut last = None;
+    let (mut last, mut known) = (None, None);
     for turn in 0..=IN_A_ROW {
-        let Some(subscribed) = app.subscriptions.roster().by_id.get(id).cloned() else {
+        let listed = app.subscriptions.roster().by_id.get(id).cloned();
+        // What was told is noted also of one that was turned off meanwhile.
+        let Some(subscribed) = listed.or_else(|| known.take().filter(|_| settled.is_some())) else {
             return Ok(After::Nothing);
         };
+        known = Some(Arc::clone(&subscribed));
         let Some(definition) = subscribed.definition.clone() else {
             put_status(app, &subscribed, State::Stopped, "error", Some(&Cause::NotUnderstood.words()))
                 .await?;
@@ -492,5 +494,71 @@ async fn put_status(
         // Somebody was faster; what they want counts.
         Ok(None) => refresh(app).await,
         Err(problem) => Err(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ward_base::{Clock as _, SystemClock};
+    use ward_identity::Scopes;
+    use ward_transport::CertificateAuthority;
+
+    use crate::SubscriptionsConfig;
+    use crate::fhir::subscription::tests::{settings, subscription};
+
+    #[tokio::test]
+    async fn no_entry_no_delivery() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::create("hooks", SystemClock.now()).unwrap();
+        // Connections wait here to be accepted: whoever called is seen, though nobody answers.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let config = crate::AppConfig {
+            subscriptions: SubscriptionsConfig {
+                endpoints: vec![origin.clone()],
+                authorities_pem: authority.certificate_pem().to_owned(),
+                retry_ms: 1,
+                tries: 1,
+            },
+            ..crate::start::tests::config(directory.path())
+        };
+        let app = Arc::new(crate::start::open(&config, Arc::new(SystemClock)).unwrap());
+        let mut resource = subscription();
+        resource["channel"]["endpoint"] = origin.clone().into();
+        let allowed = crate::app::Settings { endpoints: vec![origin], ..settings() };
+        let definition = Arc::new(Definition::read(&allowed, &resource).ok().unwrap());
+        let scopes = Scopes::parse("system/*.rs").unwrap();
+        let subscribed = |id: &str| {
+            let holder = Holder::Client { id: id.to_owned(), scopes: scopes.clone() };
+            Arc::new(Subscribed {
+                id: ResourceId::parse("s").unwrap(),
+                registration: Registration { holder, version: 1, state: State::Pending },
+                definition: Some(Arc::clone(&definition)),
+            })
+        };
+        let caller = || listener.accept().ok();
+        let called = || caller().is_some();
+
+        let nobody = tell(&app, &subscribed("nobody"), &definition, &Task::Handshake).await;
+        assert_eq!((nobody, called()), (Err(Cause::Account), false));
+        let (of, its) = (subscribed(OPERATOR), Arc::clone(&definition));
+        let (telling, again) = (Arc::clone(&app), Arc::clone(&of));
+        let calling = tokio::spawn(async move { tell(&telling, &again, &its, &Task::Handshake).await });
+        let held = loop {
+            match caller() {
+                Some(stream) => break stream,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        // As long as nobody answers, there is no outcome: what the log has is the intent.
+        assert_eq!(app.trail.state().await.unwrap().0, 1);
+        calling.abort();
+        drop(held);
+        app.trail.close();
+        let unlogged = tell(&app, &of, &definition, &Task::Handshake).await;
+        assert_eq!((unlogged, called()), (Err(Cause::Unready), false));
+        app.store.close().await;
     }
 }

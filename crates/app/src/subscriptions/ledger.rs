@@ -471,6 +471,66 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn instances_of_one_server_number_events_without_gaps_and_take_turns() {
+        let server = ward_testkit::Postgres::shared();
+        let directory = tempfile::tempdir().unwrap();
+        let database = crate::DatabaseConfig {
+            hosts: vec![("localhost".to_owned(), server.port())],
+            name: server.new_database(),
+            user: server.user().to_owned(),
+            password: Some(server.password().to_owned().into()),
+            authorities_pem: server.authority_pem().to_owned(),
+            certificate: None,
+            connections: 4,
+        };
+        let clock = Arc::new(FixedClock::new(START));
+        let open = |number: u8| {
+            let config = crate::AppConfig {
+                directory: directory.path().join(format!("app-{number}")),
+                audit_origin: format!("ward.test/audit/app-{number}"),
+                database: Some(database.clone()),
+                ..crate::start::tests::config(directory.path())
+            };
+            crate::start::open(&config, clock.clone())
+        };
+        let bench = |app| Bench {
+            _directory: tempfile::tempdir().unwrap(),
+            app,
+            clock: clock.clone(),
+            id: id(),
+            known: registration(1, State::Active),
+            heartbeat_seconds: None,
+        };
+        let first = bench(open(1).unwrap());
+        std::fs::create_dir_all(directory.path().join("app-2")).unwrap();
+        let key = |number: u8| directory.path().join(format!("app-{number}/tenant-key"));
+        std::fs::copy(key(1), key(2)).unwrap();
+        let second = bench(open(2).unwrap());
+        first.register(1, State::Active).await;
+        // Each write asks for the next number, whatever it is.
+        let one = |app: &App| {
+            let store = app.store.clone();
+            tokio::spawn(async move {
+                let write = |transaction: &mut dyn Transaction| queue(transaction, &id(), &event(0));
+                store.write(write).await
+            })
+        };
+        let writes: Vec<_> = (0..20).flat_map(|_| [one(&first.app), one(&second.app)]).collect();
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+        let count = first.store().read(|session| events(session, &id())).await.unwrap();
+        let kept = second.store().read(|session| session.records(RecordKind::Notification)).await.unwrap();
+        assert_eq!((count, kept.len()), (Some(40), 40));
+        let (left, right) = tokio::join!(first.advance("1", None), second.advance("2", None));
+        let wait = Next::At(START.plus_seconds(LEASE_SECONDS));
+        let task = Next::Do(Task::Event(1, event(0)));
+        assert!([(&left, &right), (&right, &left)].contains(&(&task, &wait)), "{left:?} {right:?}");
+        first.close().await;
+        second.close().await;
+    }
+
+    #[tokio::test]
     async fn what_fails_is_tried_later_and_later_and_given_up_until_it_is_written_again() {
         let bench = Bench::new(State::Active).await;
         bench.queue(1..=1).await;

@@ -42,6 +42,9 @@ pub(crate) use watch::Writer;
 /// How long a host outside may take, from its name to the end of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// So many are acted on: each costs a look now and then, and at each write of its type.
+const SUBSCRIPTIONS_MAX: usize = 1000;
+
 /// What the tier knows of Subscriptions.
 pub(crate) struct Subscriptions {
     roster: RwLock<Arc<Roster>>,
@@ -80,6 +83,12 @@ impl Subscriptions {
     /// Those that are acted on, as far as this instance knows.
     fn roster(&self) -> Arc<Roster> {
         Arc::clone(&self.roster.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this one may be acted on besides those that are.
+    pub(crate) fn has_room_for(&self, id: &ResourceId) -> bool {
+        let roster = self.roster();
+        roster.by_id.len() < SUBSCRIPTIONS_MAX || roster.by_id.contains_key(id)
     }
 
     /// Lets the deliveries look at these.
@@ -173,10 +182,11 @@ impl App {
         mut operation: impl FnMut(&mut dyn Transaction) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let app = Arc::clone(self);
-        let roster = self.subscriptions.roster();
         let (value, queued, changed) = self
             .store
             .write(move |transaction| {
+                // Only now: a Subscription that was acknowledged while this waited its turn is to be told as well.
+                let roster = app.subscriptions.roster();
                 let mut watched = Watched::new(transaction, &by, &roster, &app.settings.base);
                 let value = operation(&mut watched)?;
                 let (queued, changed) = watched.finish();

@@ -14,6 +14,7 @@ mod examples;
 mod isolation;
 mod search;
 mod server;
+mod subscription;
 mod terminology;
 mod us_core;
 
