@@ -19,6 +19,8 @@ use crate::{empty_stack, stack};
 const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/";
 /// In a header of every Subscription here.
 const SECRET: &str = "Zqxsecret4711";
+/// The name of every patient here.
+const FAMILY: &str = "Zqxfamily0815";
 
 /// A request as it came.
 #[derive(Clone)]
@@ -268,11 +270,11 @@ fn observation(code: &str, patient: &str) -> Value {
 }
 
 fn patient() -> Value {
-    json!({"resourceType": "Patient", "name": [{"family": "Hook"}]})
+    json!({"resourceType": "Patient", "name": [{"family": FAMILY}]})
 }
 
-/// Everything that the stack has written anywhere, and the memory of none of it.
-fn assert_secret_nowhere(stack: &Stack) {
+/// Neither a header's secret nor a name stands in anything that the stack has written.
+fn assert_clean(stack: &Stack) {
     let mut directories = vec![stack.data()];
     let mut count = 0;
     while let Some(directory) = directories.pop() {
@@ -283,12 +285,14 @@ fn assert_secret_nowhere(stack: &Stack) {
             }
             let bytes = std::fs::read(entry.path()).unwrap_or_default();
             count += 1;
-            let found = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-            assert!(!found, "a header's secret stands in {}", entry.path().display());
+            for mark in [SECRET, FAMILY] {
+                let found = bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
+                assert!(!found, "{mark} stands in {}", entry.path().display());
+            }
         }
     }
     assert!(count > 4);
-    assert!(!stack.logs().contains(SECRET));
+    assert!(!stack.logs().contains(SECRET) && !stack.logs().contains(FAMILY));
 }
 
 #[test]
@@ -389,9 +393,9 @@ fn whoever_subscribed_is_told_of_what_matches_and_of_nothing_else() {
     assert_eq!(client.send("DELETE", &format!("/fhir/R4/Subscription/{other}"), &[], b"").status, 204);
     create(&client, &observation("a", &person));
     assert_eq!(receiver.heard().len(), 2 + expected.len());
-    assert_secret_nowhere(&stack);
+    assert_clean(&stack);
     stack.stop();
-    assert_secret_nowhere(&stack);
+    assert_clean(&stack);
 }
 
 #[test]
@@ -401,13 +405,13 @@ fn each_payload_holds_what_was_asked_for_and_no_more() {
     let stack = stack_for(files.path(), &authority, &[receiver.origin()], 50, 10);
     let client = stack.signed_in("system/*.cruds");
     let at = |path: &str| format!("{}{path}", receiver.origin());
-    let mut silent = plain("Patient?family=Hook", &at("/silent"));
+    let mut silent = plain(&format!("Patient?family={FAMILY}"), &at("/silent"));
     silent["channel"].as_object_mut().unwrap().shift_remove("payload");
     let all = [
         of_topic(&stack, "Patient", None, &at("/empty"), "empty"),
         of_topic(&stack, "Patient", None, &at("/id-only"), "id-only"),
         of_topic(&stack, "Patient", None, &at("/full"), "full-resource"),
-        plain("Patient?family=Hook", &at("/plain")),
+        plain(&format!("Patient?family={FAMILY}"), &at("/plain")),
         silent,
     ];
     for id in all.map(|one| subscribe(&client, &one)) {
@@ -419,14 +423,14 @@ fn each_payload_holds_what_was_asked_for_and_no_more() {
     assert_eq!(empty.event(), (1, String::new()));
     assert!(
         !String::from_utf8_lossy(&empty.body).contains(&id)
-            && !String::from_utf8_lossy(&empty.body).contains("Hook")
+            && !String::from_utf8_lossy(&empty.body).contains(FAMILY)
     );
     let id_only = heard("/id-only", 2);
     assert_eq!(id_only.event(), (1, format!("Patient/{id}")));
-    assert!(!String::from_utf8_lossy(&id_only.body).contains("Hook"));
-    assert_eq!(heard("/full", 2).json()["entry"][1]["resource"]["name"][0]["family"], "Hook");
+    assert!(!String::from_utf8_lossy(&id_only.body).contains(FAMILY));
+    assert_eq!(heard("/full", 2).json()["entry"][1]["resource"]["name"][0]["family"], FAMILY);
     let plain = heard(&format!("/plain/Patient/{id}"), 1);
-    assert!(plain.line.starts_with("PUT ") && plain.json()["name"][0]["family"] == "Hook");
+    assert!(plain.line.starts_with("PUT ") && plain.json()["name"][0]["family"] == FAMILY);
     let silent = heard("/silent", 1);
     assert!(silent.line.starts_with("POST ") && silent.body.is_empty());
 }
