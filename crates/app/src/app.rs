@@ -14,6 +14,7 @@ use ward_store::Store;
 use crate::authenticate::Sessions;
 use crate::config::AppLimits;
 use crate::cursor::Cursors;
+use crate::subscriptions::Subscriptions;
 use crate::trail::Trail;
 
 /// The tier's parts, shared by all requests.
@@ -32,6 +33,7 @@ pub(crate) struct App {
     pub(crate) hashing: Semaphore,
     /// Names what is imported without an id.
     pub(crate) import_ids: Tokenizer,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) settings: Settings,
     /// The CapabilityStatement of a generation of the search parameters.
     pub(crate) capability_statement: Mutex<Option<(u64, Bytes)>>,
@@ -47,7 +49,8 @@ impl App {
         }
         let (base, date) = (&self.settings.base, self.settings.started.to_instant());
         let version = env!("CARGO_PKG_VERSION");
-        let statement = ward_fhir::capability::statement(base, version, &date, &self.store.parameters());
+        let mut statement = ward_fhir::capability::statement(base, version, &date, &self.store.parameters());
+        crate::subscriptions::announce(&mut statement, base);
         let statement = Bytes::from(statement.to_string().into_bytes());
         *made = Some((generation, statement.clone()));
         statement
@@ -81,4 +84,6 @@ pub(crate) struct Settings {
     pub(crate) limits: AppLimits,
     /// Since when the tier runs.
     pub(crate) started: Timestamp,
+    /// The origins that Subscriptions may send to.
+    pub(crate) endpoints: Vec<String>,
 }

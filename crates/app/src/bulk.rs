@@ -17,6 +17,7 @@ use crate::form;
 use crate::outflow::{self, Line, Pages};
 use crate::problem::Problem;
 use crate::reply::Reply;
+use crate::subscriptions::Writer;
 
 const NDJSON: [&str; 2] = ["application/x-ndjson", "application/fhir+ndjson"];
 const LINES_MAX: usize = 10_000;
@@ -77,8 +78,7 @@ pub(crate) async fn import(
     call.record(intents).await?;
     let stored = call
         .app
-        .store
-        .write(move |transaction| {
+        .write(Writer::Import, move |transaction| {
             ready.iter().map(|ready| store_line(transaction, ready, overwrite)).collect::<Result<Vec<_>, _>>()
         })
         .await?;

@@ -18,6 +18,7 @@ use ward_transport::{BodyError, RequestBody};
 use crate::app::App;
 use crate::authenticate::{Found, authenticate};
 use crate::problem::Problem;
+use crate::subscriptions::Writer;
 
 /// Sets the purpose of use of a request.
 const PURPOSE: &str = "x-ward-purpose-of-use";
@@ -131,6 +132,11 @@ impl Call {
             (Some(user), _) => format!("user/{user}"),
             (_, client) => format!("client/{}", client.unwrap_or_default()),
         })
+    }
+
+    /// On whose behalf resources are written.
+    pub(crate) fn writer(&self) -> Result<Writer, Problem> {
+        Ok(Writer::Caller(self.caller()?.found.session.holder.clone()))
     }
 
     /// Fails unless the policy lets the caller do it.

@@ -34,6 +34,21 @@ pub struct AppConfig {
     pub absolute_seconds: u32,
     /// Bounds of what is asked for.
     pub limits: AppLimits,
+    /// Who may be notified.
+    pub subscriptions: SubscriptionsConfig,
+}
+
+/// Where Subscriptions may send to, and how hard is tried.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct SubscriptionsConfig {
+    /// `https://host[:port]`, in lower case and without the usual port. Nothing is sent to any other.
+    pub endpoints: Vec<String>,
+    /// Certificates of the authorities that are trusted to know these hosts, PEM.
+    pub authorities_pem: String,
+    /// The wait before the second try, in milliseconds. It doubles with each, up to an hour.
+    pub retry_ms: u64,
+    /// So often a notification is tried.
+    pub tries: u32,
 }
 
 /// A PostgreSQL server and how to be known to it.

@@ -12,6 +12,7 @@ mod accesses;
 mod accounts;
 mod app;
 mod authenticate;
+mod behalf;
 mod bulk;
 mod call;
 mod config;
@@ -28,6 +29,7 @@ mod reply;
 mod route;
 mod session;
 mod start;
+mod subscriptions;
 mod trail;
 
 use std::sync::Arc;
@@ -39,7 +41,7 @@ use ward_monitor::event;
 use ward_transport::control::{Bootstrap, Update};
 use ward_transport::{Node, ServerLimits};
 
-pub use config::{AppConfig, AppLimits, DatabaseConfig};
+pub use config::{AppConfig, AppLimits, DatabaseConfig, SubscriptionsConfig};
 pub use start::StartError;
 
 /// How long what was begun may take after the listener has stopped.
@@ -56,8 +58,11 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     let opened = tokio::task::spawn_blocking(move || start::open(&config, Arc::new(SystemClock))).await;
     let app = Arc::new(opened.map_err(|_| StartError::Settings)??);
     start::check_audit_log(&app).await?;
+    // Whoever subscribed hears of the first write that is answered.
+    subscriptions::refresh(&app).await.map_err(|_| ward_store::StoreError::Unavailable)?;
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     let index = tokio::spawn(jobs::keep_index(Arc::clone(&app)));
+    let deliveries = tokio::spawn(subscriptions::run(Arc::clone(&app)));
     node.serve(updates, limits, route::Router(Arc::clone(&app))).await?;
     // Whatever was begun is finished, with its entry in the log, before the log and the database are closed.
     app.tasks.close();
@@ -66,6 +71,8 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     }
     jobs.abort();
     index.abort();
+    // What is being delivered has its intent in the log, and is delivered again.
+    deliveries.abort();
     if jobs::remember_audit_log(&app, 0).await.is_err() {
         event!(Error, "audit.checkpoint_not_remembered");
     }

@@ -16,6 +16,7 @@ use crate::app::{App, Settings};
 use crate::authenticate::{OPERATOR, Sessions};
 use crate::config::{AppConfig, DatabaseConfig};
 use crate::cursor::Cursors;
+use crate::subscriptions::Subscriptions;
 use crate::trail::{self, Trail};
 
 /// The file of the wrapped tenant key.
@@ -47,6 +48,11 @@ pub enum StartError {
     /// What the supervisor handed over makes no sense.
     #[error("the supervisor's settings are not understood")]
     Settings,
+    /// Nobody could be told whether an endpoint is the one that it should be.
+    #[error(
+        "the file of `subscriptions.authorities` holds no certificates of authorities, or something else as well"
+    )]
+    SubscriptionAuthorities,
     /// Listening failed.
     #[error(transparent)]
     Node(#[from] ward_transport::NodeError),
@@ -80,6 +86,8 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
     let audit_keys = Arc::new(AuditKeys::derive(&ring, &config.audit_origin));
     let log = trail::open(&audit_directory, &audit_keys)?;
     let started = clock.now();
+    let subscriptions = Subscriptions::new(&config.subscriptions, &config.audit_origin)
+        .map_err(|_| StartError::SubscriptionAuthorities)?;
     Ok(App {
         trail: Trail::start(log, audit_directory, audit_keys)?,
         store,
@@ -91,6 +99,7 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
         import_ids: Tokenizer::new(&ring.derive("import-id")),
         clock,
         random,
+        subscriptions,
         settings: Settings {
             origin: config.public_origin.clone(),
             base,
@@ -100,6 +109,7 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
             absolute_seconds: config.absolute_seconds,
             limits: config.limits.clone(),
             started,
+            endpoints: config.subscriptions.endpoints.clone(),
         },
         capability_statement: Mutex::default(),
     })
@@ -191,6 +201,7 @@ pub(crate) mod tests {
             idle_seconds: 900,
             absolute_seconds: 43_200,
             limits: AppLimits { body_bytes: 1 << 20, json_depth: 64, bundle_entries: 100, page_size: 100 },
+            subscriptions: crate::SubscriptionsConfig::default(),
         }
     }
 

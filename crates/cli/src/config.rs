@@ -110,6 +110,13 @@ impl Config {
         problems.extend(
             config.database_problems().map(|message| Problem { line: 1, message: message.to_owned() }),
         );
+        if !config.subscription_endpoints().is_empty() && config.subscription_authorities().is_none() {
+            problems.push(Problem {
+                line: 1,
+                message: "`subscriptions.endpoints` needs `subscriptions.authorities`, to know the hosts by"
+                    .to_owned(),
+            });
+        }
         problems.sort();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -177,6 +184,15 @@ impl Config {
         ]
         .into_iter()
         .filter_map(|(wrong, message)| wrong.then_some(message))
+    }
+
+    /// The origins that Subscriptions may send to.
+    pub(crate) fn subscription_endpoints(&self) -> &[String] {
+        self.list("subscriptions.endpoints")
+    }
+
+    pub(crate) fn subscription_authorities(&self) -> Option<PathBuf> {
+        self.path("subscriptions.authorities")
     }
 
     pub(crate) fn tenant(&self) -> &str {
@@ -265,6 +281,7 @@ impl Kind {
             Self::Number { default, .. } => Value::Number(default),
             Self::Flag { default } => Value::Flag(default),
             Self::Hosts { default } => Value::List(default.iter().map(|item| (*item).to_owned()).collect()),
+            Self::Origins => Value::List(Vec::new()),
         }
     }
 
@@ -309,11 +326,31 @@ impl Kind {
                 .map(Value::List)
                 .ok_or_else(|| HOSTS_WANTED.to_owned()),
             (Self::Hosts { .. }, _) => Err(HOSTS_WANTED.to_owned()),
+            (Self::Origins, DeValue::Array(items)) => items
+                .iter()
+                .map(|item| match item.get_ref() {
+                    DeValue::String(text) => origin(text),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>()
+                .map(Value::List)
+                .ok_or_else(|| ORIGINS_WANTED.to_owned()),
+            (Self::Origins, _) => Err(ORIGINS_WANTED.to_owned()),
         }
     }
 }
 
 const HOSTS_WANTED: &str = "must be a list of host names without ports, such as [\"localhost\", \"::1\"]";
+
+const ORIGINS_WANTED: &str = "must be a list of `https://host` or `https://host:port` without a path, such as \
+     [\"https://hooks.example.org\"]";
+
+/// An origin as the app tier compares it: in lower case and without the usual port.
+fn origin(text: &str) -> Option<String> {
+    let uri: http::Uri = text.parse().ok()?;
+    let bare = uri.path_and_query().is_none_or(|path| path == "/") && !text.contains(['#', '?']);
+    ward_transport::Origin::of(&uri).filter(|_| bare).map(|origin| origin.to_string())
+}
 
 /// A host name or address; an IPv6 address may come in brackets and goes without.
 fn host(text: &str) -> Option<String> {
@@ -394,6 +431,34 @@ mod tests {
         .assert_debug_eq(&shown);
         let text = "[database]\nhosts = 'db-1, db-2'\nauthority = 'a'\npassword_file = 'p'\n";
         assert_eq!(Config::parse(text).unwrap().database_hosts(), ["db-1", "db-2"]);
+    }
+
+    #[test]
+    fn endpoints_of_subscriptions_are_origins() {
+        let parse = |list: &str| {
+            Config::parse(&format!("[subscriptions]\nendpoints = {list}\nauthorities = 'a.pem'\n"))
+        };
+        let list = "['https://Hooks.example:443/', 'https://[::1]:8443', 'https://a.example']";
+        assert_eq!(
+            parse(list).unwrap().subscription_endpoints(),
+            ["https://hooks.example", "https://[::1]:8443", "https://a.example"]
+        );
+        assert_eq!(parse("[]").unwrap().subscription_endpoints(), [""; 0]);
+        for wrong in [
+            "['http://a.example']",
+            "['a.example']",
+            "['https://a.example/path']",
+            "['https://me@a.example']",
+            "['https://a.example?x']",
+            "['https://a.example#x']",
+            "['https://a.example:99999']",
+            "'https://a.example'",
+            "[5]",
+        ] {
+            assert!(parse(wrong).unwrap_err()[0].message.contains("without a path"), "{wrong}");
+        }
+        let alone = Config::parse("[subscriptions]\nendpoints = ['https://a.example']\n").unwrap_err();
+        assert!(alone[0].message.contains("`subscriptions.authorities`"), "{alone:?}");
     }
 
     #[test]

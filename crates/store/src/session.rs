@@ -173,6 +173,14 @@ pub enum RecordKind {
     ExportJob = 10,
     /// What the blind index is made of.
     Index = 11,
+    /// A Subscription that is acted on, by its id: who wrote it, and where it stands.
+    Subscription = 12,
+    /// How many events a Subscription has had.
+    SubscriptionEvents = 13,
+    /// An event that a Subscription is yet to be told of.
+    Notification = 14,
+    /// How far the deliveries of a Subscription have come, and which instance is at it.
+    Delivery = 15,
 }
 
 impl RecordKind {

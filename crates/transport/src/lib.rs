@@ -1,5 +1,6 @@
 //! What every hop between the tiers is made of: the private authority and its certificates, pinned mutual TLS 1.3,
-//! the HTTP/1.1 server loop, the pooled HTTPS client, and the lines by which the supervisor speaks to a tier.
+//! the HTTP/1.1 server loop, the pooled HTTPS client, the lines by which the supervisor speaks to a tier, and the one
+//! way to call a host outside.
 //!
 //! It refuses to listen or to call without TLS 1.3, to accept a certificate of the private authority whose key is not
 //! on the list for that hop, to resume sessions between tiers (a resumed session would skip the check of the key), and
@@ -14,6 +15,7 @@ mod hop;
 mod identity;
 mod io;
 mod node;
+mod outside;
 mod pin;
 mod pool;
 mod refusal;
@@ -27,6 +29,7 @@ pub use cookies::cookies;
 pub use hop::without_hop_headers;
 pub use identity::{Authority, Identity, Peers};
 pub use node::{Node, NodeError};
+pub use outside::{Origin, Outside, OutsideError};
 pub use pin::SpkiPin;
 pub use pool::{Pool, Repeatable, SendError, UpstreamBody, UpstreamError, UpstreamLimits};
 pub use refusal::{Audience, Refusal, is_below};

@@ -224,7 +224,7 @@ async fn try_transaction(
             }
             each(&carried_out, |step| step.write(transaction, &steps))
         };
-        call.app.store.write(apply).await?
+        call.app.write(call.writer()?, apply).await?
     } else {
         let apply = move |session: &mut dyn Session| each(&carried_out, |step| step.read(session, &steps));
         call.app.store.read(apply).await?
@@ -331,13 +331,13 @@ async fn try_batch(call: &mut Call, entries: Vec<Entry>, room: &mut Room) -> Res
     // Each for itself, but handed over together: writes share commits.
     let mut running = Vec::with_capacity(writes.len());
     for Permitted { index, step, entry } in writes {
-        let (steps, app) = (Arc::clone(&steps), Arc::clone(&call.app));
+        let (steps, app, by) = (Arc::clone(&steps), Arc::clone(&call.app), call.writer()?);
         let write = async move {
             let write = move |transaction: &mut dyn Transaction| {
                 step.holds(transaction, &mut HashSet::new())?;
                 step.write(transaction, &steps)
             };
-            app.store.write(write).await
+            app.write(by, write).await
         };
         running.push((index, entry, call.app.tasks.spawn(write)));
     }

@@ -19,7 +19,8 @@ use crate::problem::Problem;
 pub(crate) const TRIES: usize = 4;
 
 /// Parameters of what a search gives, not of what it finds.
-const SHAPING: [&str; 7] = ["_count", "_elements", "_include", "_revinclude", "_sort", "_summary", "_total"];
+pub(crate) const SHAPING: [&str; 7] =
+    ["_count", "_elements", "_include", "_revinclude", "_sort", "_summary", "_total"];
 
 /// So many resources are examined for a condition: it is asked while others wait to write.
 const EFFORT: usize = 2000;

@@ -8,12 +8,14 @@ mod everything;
 mod export;
 mod history;
 mod media;
+pub(crate) mod notification;
 mod operation;
 mod patch;
 mod read;
 mod resolve;
 mod search;
 mod step;
+pub(crate) mod subscription;
 mod terminology;
 mod text;
 mod write;
@@ -98,6 +100,13 @@ pub(crate) async fn dispatch(
         ([kind @ ("CodeSystem" | "ValueSet"), id, name], _) if terminology::is_operation(name) => {
             let key = key(kind, id)?;
             terminology::answer(call, key.resource_type, Some(key), name, target, body).await
+        }
+        ([kind @ "Subscription", id, "$status"], "GET" | "POST") => {
+            notification::status(call, key(kind, id)?, target.query).await
+        }
+        ([kind @ "Subscription", id, "$status"], _) => {
+            key(kind, id)?;
+            Err(Problem::method_not_allowed("GET, POST"))
         }
         ([kind, "$validate"], "POST") => {
             operation::validate(call, parse(kind)?, None, target.query, body).await

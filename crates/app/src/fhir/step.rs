@@ -21,7 +21,7 @@ use super::condition::Condition;
 use super::patch::Patch;
 use super::read::{Known, Part};
 use super::resolve::{self, Check, Resolved};
-use super::{history, media, search, write};
+use super::{history, media, search, subscription, write};
 use crate::app::App;
 use crate::call::Call;
 use crate::form;
@@ -478,10 +478,14 @@ impl Step {
         let (permission, kind) = (self.interaction().1, self.kind());
         match &mut self.what {
             What::Search(asked) => asked.permit(call),
-            What::Put { key, by: Writing::Update, expected, .. } => {
+            What::Put { key, prepared, by: Writing::Update, expected } => {
                 call.permit(permission, kind)?;
                 *expected = write::narrowed(call, key.resource_type, *expected)?;
-                Ok(())
+                subscription::check(call, prepared)
+            }
+            What::Put { prepared, .. } => {
+                call.permit(permission, kind)?;
+                subscription::check(call, prepared)
             }
             _ => call.permit(permission, kind),
         }

@@ -33,6 +33,15 @@ impl BundleText {
         Self { text: text.into_bytes(), entries: 0 }
     }
 
+    /// A Bundle of type history that says which profile it follows.
+    pub(crate) fn history_of(profile: &str) -> Self {
+        let text = format!(
+            "{{\"resourceType\":\"Bundle\",\"meta\":{{\"profile\":[{}]}},\"type\":\"history\"",
+            quoted(profile)
+        );
+        Self { text: text.into_bytes(), entries: 0 }
+    }
+
     /// Adds an entry: `members` in JSON, without the braces around.
     pub(crate) fn entry(&mut self, members: &[&[u8]]) {
         self.text.extend_from_slice(if self.entries == 0 { b",\"entry\":[{" } else { b",{" });

@@ -17,6 +17,7 @@ use ward_transport::RequestBody;
 use super::condition::{Condition, Matched, TRIES, if_none_exist};
 use super::media::{self, FHIR_JSON, FHIR_JSON_NAME, Return};
 use super::patch::{self, Patch};
+use super::subscription;
 use crate::call::{Call, aside};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -256,8 +257,7 @@ async fn deleted(
     let key = stored.key;
     let version = call
         .app
-        .store
-        .write(move |transaction| {
+        .write(call.writer()?, move |transaction| {
             if !holds(transaction, &check)? {
                 return Ok(None);
             }
@@ -402,12 +402,12 @@ async fn put(
     call.about(key, None);
     call.entry.rows = 0;
     call.touches(prepared.patients(), 1);
+    subscription::check(call, prepared)?;
     call.intend().await?;
     let storing = Arc::clone(prepared);
     let written = call
         .app
-        .store
-        .write(move |transaction| {
+        .write(call.writer()?, move |transaction| {
             if !holds(transaction, &check)? {
                 return Ok(None);
             }

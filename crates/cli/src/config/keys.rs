@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Hosts {
         default: &'static [&'static str],
     },
+    /// `https://host[:port]`, any number of them; none unless the operator names some.
+    Origins,
 }
 
 const fn number(default: u64, minimum: u64, maximum: u64) -> Kind {
@@ -178,6 +180,26 @@ pub(super) const KEYS: &[Key] = &[
         path: "health.timeout_milliseconds",
         kind: number(2_000, 100, 60_000),
         about: "How long a target may take to answer a health check.",
+    },
+    Key {
+        path: "subscriptions.endpoints",
+        kind: Kind::Origins,
+        about: "Where FHIR Subscriptions may send notifications: origins such as [\"https://hooks.example.org\"], with the port if\nit is not 443. PHI leaves for them, so list only hosts that an agreement covers. No other is ever called, whatever\na Subscription says; empty, every Subscription is refused. A listed host may be a private or loopback address.",
+    },
+    Key {
+        path: "subscriptions.authorities",
+        kind: Kind::Text { default: "" },
+        about: "PEM file with the certificates of the authorities that issue those hosts'. No others are trusted.",
+    },
+    Key {
+        path: "subscriptions.retry_milliseconds",
+        kind: number(1_000, 10, 3_600_000),
+        about: "The wait before a notification that failed is tried again. It doubles with each try, up to an hour.",
+    },
+    Key {
+        path: "subscriptions.tries",
+        kind: number(36, 1, 1_000),
+        about: "How often a notification is tried, within 24 hours, before its Subscription ends with `error`.",
     },
     Key {
         path: "certificates.lifetime_minutes",

@@ -34,6 +34,7 @@ pub(super) struct Plan {
     members: BTreeMap<InstanceId, Member>,
     root: Secret,
     database: Option<ward_app::DatabaseConfig>,
+    subscriptions: ward_app::SubscriptionsConfig,
     sticky_key: Secret,
     handle_key: Secret,
     operator_jwks: Value,
@@ -91,6 +92,7 @@ impl Plan {
             members,
             root: custody.root(),
             database: database(config)?,
+            subscriptions: subscriptions(config)?,
             sticky_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             handle_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             operator_jwks,
@@ -356,6 +358,7 @@ impl Plan {
                 bundle_entries: usize::try_from(number("limits.bundle_entries")).unwrap_or(usize::MAX),
                 page_size: u32::try_from(number("limits.page_size")).unwrap_or(u32::MAX),
             },
+            subscriptions: self.subscriptions.clone(),
         }
     }
 }
@@ -419,6 +422,21 @@ fn database(config: &Config) -> anyhow::Result<Option<ward_app::DatabaseConfig>>
         certificate: identity.map(|(certificate, key)| read_identity(&certificate, &key)).transpose()?,
         connections: usize::try_from(number("database.connections")).unwrap_or(1),
     }))
+}
+
+/// Who may be notified, with what the file of authorities holds.
+fn subscriptions(config: &Config) -> anyhow::Result<ward_app::SubscriptionsConfig> {
+    let authorities = config.subscription_authorities();
+    let authorities_pem = authorities
+        .map(|path| std::fs::read_to_string(&path).with_context(|| cannot_read(&path)))
+        .transpose()?
+        .unwrap_or_default();
+    Ok(ward_app::SubscriptionsConfig {
+        endpoints: config.subscription_endpoints().to_vec(),
+        authorities_pem,
+        retry_ms: config.number("subscriptions.retry_milliseconds"),
+        tries: u32::try_from(config.number("subscriptions.tries")).unwrap_or(u32::MAX),
+    })
 }
 
 fn read_identity(certificate: &Path, key: &Path) -> anyhow::Result<IdentityMaterial> {

@@ -15,6 +15,7 @@ mod isolation;
 mod search;
 mod search_parameters;
 mod server;
+mod subscription;
 mod terminology;
 mod us_core;
 
