@@ -46,7 +46,8 @@ pub(crate) use presence::{Answer, Presence};
 /// The longest text that is compiled, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
 
-/// The deepest nesting of an expression; also how many operators may follow each other without parentheses.
+/// The deepest nesting of an expression, in parentheses and in its tree; so many operands may follow each other without
+/// parentheses too.
 pub const EXPRESSION_DEPTH_MAX: usize = 100;
 
 /// How much an evaluation may do: items made or looked at, and every 64 bytes of text.

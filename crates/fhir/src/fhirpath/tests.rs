@@ -209,6 +209,28 @@ fn bounds_hold() {
     {
         assert_eq!(Expression::compile(&text).unwrap_err().kind, CompileErrorKind::TooDeep, "{}", &text[..9]);
     }
+    // Each operator makes the tree deeper, whatever parentheses stand around those before it.
+    let mut rounds = "1".to_owned();
+    for _ in 0..60 {
+        rounds = format!("({rounds}){}", "+1".repeat(98));
+    }
+    for text in [
+        rounds,
+        format!("{}1{}", "(".repeat(50), " is String)".repeat(50) + &" is String".repeat(99)),
+        format!("{}1{}", "exists(".repeat(50), "+1+1+1)".repeat(50)),
+        format!("a{}{}", "[b".repeat(50), "+1+1+1]".repeat(50)),
+        format!("{}1{}", "-(".repeat(50), "+1+1+1)".repeat(50)),
+    ] {
+        assert_eq!(Expression::compile(&text).unwrap_err().kind, CompileErrorKind::TooDeep, "{}", &text[..9]);
+    }
+    for text in [
+        "1".to_owned() + &" + 1".repeat(99),
+        format!("{}1{}", "(".repeat(99), ")".repeat(99)),
+        "select(".repeat(98) + "1" + &").first()".repeat(98),
+    ] {
+        let expression = Expression::compile(&text).unwrap_or_else(|error| panic!("{}: {error}", &text[..9]));
+        assert_eq!(expression.evaluate(&Context::of(&resource)).unwrap().len(), 1);
+    }
     let costly = "the expression needs more work than is accepted";
     let mut doubled = "'aaaaaaaaaaaaaaaa'".to_owned();
     for _ in 0..60 {
