@@ -23,6 +23,7 @@ mod function;
 mod item;
 mod lexer;
 mod parser;
+mod pattern;
 mod presence;
 mod quantity;
 mod syntax;
@@ -65,20 +66,36 @@ pub const RESOURCE_DEPTH_MAX: usize = 128;
 /// The longest regular expression, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 1000;
 
-/// The most regular expressions that are written in one expression: each takes milliseconds to compile.
-pub const PATTERNS_MAX: usize = 20;
+/// The most regular expressions that are written in one expression: each takes a millisecond to compile.
+pub const PATTERNS_MAX: u32 = 20;
 
 /// An expression that has been understood.
-#[derive(Debug)]
 pub struct Expression {
     root: syntax::Expression,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What it compares with may be out of a record.
+        formatter.write_str("Expression(..)")
+    }
 }
 
 impl Expression {
     /// Compiles `text`. Fails if it is not in the grammar of FHIRPath 2.0.0, names a function or a type that does
     /// not exist, or is beyond a bound.
     pub fn compile(text: &str) -> Result<Self, CompileError> {
-        parser::parse(text).map(|root| Self { root })
+        Self::compile_within(text, &Budget::of(u64::from(PATTERNS_MAX * pattern::PATTERN_STEPS)))
+    }
+
+    /// The same, with what is left of a budget for the regular expressions of several.
+    pub(crate) fn compile_within(text: &str, budget: &Budget) -> Result<Self, CompileError> {
+        parser::parse(text, Some(budget)).map(|root| Self { root })
+    }
+
+    /// Compiles a rule of the specification.
+    pub(crate) fn compile_rule(text: &str) -> Result<Self, CompileError> {
+        parser::parse(text, None).map(|root| Self { root })
     }
 
     /// What the expression finds, from the resource of `context` on.
@@ -203,9 +220,12 @@ pub enum CompileErrorKind {
     /// No type has that name.
     #[error("unknown type")]
     UnknownType,
-    /// The regular expression cannot be read, is too large, looks around, or is one too many.
+    /// The regular expression cannot be read, is too large, or looks around.
     #[error("unacceptable regular expression")]
     Pattern,
+    /// More than [`PATTERNS_MAX`] regular expressions, or more than those before have left.
+    #[error("more regular expressions than are accepted")]
+    TooManyPatterns,
 }
 
 /// Why an evaluation has no answer.

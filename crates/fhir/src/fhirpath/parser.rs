@@ -1,32 +1,23 @@
 //! From text to tree, by precedence climbing.
 
-use regex::{Regex, RegexBuilder};
-
 use super::decimal::Decimal;
+use super::evaluate::Budget;
 use super::item::Item;
 use super::lexer::{self, Token};
+use super::pattern::Pattern;
 use super::quantity::Quantity;
 use super::syntax::{Call, Expression, Function, Operator, Step, Variable};
 use super::temporal::Kind;
 use super::types::TypeName;
-use super::{
-    CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, PATTERN_BYTES_MAX,
-    PATTERNS_MAX,
-};
+use super::{CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, EvaluateError};
 
-/// How large a regular expression may become when it is compiled, in bytes.
-const PATTERN_SIZE_MAX: usize = 1 << 20;
-
-pub(super) fn parse(text: &str) -> Result<Expression, CompileError> {
+/// `budget` is what regular expressions may take; there is none for the specification's own rules.
+pub(super) fn parse(text: &str, budget: Option<&Budget>) -> Result<Expression, CompileError> {
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(CompileError { position: 0, kind: CompileErrorKind::TooLong });
     }
-    let mut parser = Parser {
-        tokens: lexer::tokens(text)?,
-        next: 0,
-        depth_left: EXPRESSION_DEPTH_MAX,
-        patterns_left: PATTERNS_MAX,
-    };
+    let mut parser =
+        Parser { tokens: lexer::tokens(text)?, next: 0, depth_left: EXPRESSION_DEPTH_MAX, budget };
     let (expression, _) = parser.expression(0)?;
     match parser.peek() {
         Token::End => Ok(expression),
@@ -34,26 +25,12 @@ pub(super) fn parse(text: &str) -> Result<Expression, CompileError> {
     }
 }
 
-/// Compiles a regular expression; nothing if it is not acceptable.
-pub(super) fn pattern(text: &str) -> Option<Regex> {
-    if text.len() > PATTERN_BYTES_MAX {
-        return None;
-    }
-    RegexBuilder::new(text)
-        .dot_matches_new_line(true)
-        .size_limit(PATTERN_SIZE_MAX)
-        .dfa_size_limit(PATTERN_SIZE_MAX)
-        .nest_limit(50)
-        .build()
-        .ok()
-}
-
-struct Parser {
+struct Parser<'b> {
     tokens: Vec<(Token, usize)>,
     next: usize,
     /// How much deeper the parser itself may go: parentheses nest and make no tree.
     depth_left: usize,
-    patterns_left: usize,
+    budget: Option<&'b Budget>,
 }
 
 type Parsed<T> = Result<T, CompileError>;
@@ -108,7 +85,7 @@ impl Infix {
     }
 }
 
-impl Parser {
+impl Parser<'_> {
     fn peek(&self) -> &Token {
         self.tokens.get(self.next).map_or(&Token::End, |(token, _)| token)
     }
@@ -342,9 +319,15 @@ impl Parser {
         }
         let pattern = match (function, arguments.first()) {
             (Function::Matches | Function::ReplaceMatches, Some(Expression::Literal(Item::String(text)))) => {
-                let unacceptable = CompileError { position, kind: CompileErrorKind::Pattern };
-                self.patterns_left = self.patterns_left.checked_sub(1).ok_or(unacceptable)?;
-                Some(pattern(text).ok_or(unacceptable)?)
+                let pattern = match self.budget {
+                    Some(budget) => Pattern::compile(text, budget),
+                    None => Pattern::of_rule(text),
+                };
+                let kind = |error| match error {
+                    EvaluateError::TooCostly => CompileErrorKind::TooManyPatterns,
+                    _ => CompileErrorKind::Pattern,
+                };
+                Some(pattern.map_err(|error| CompileError { position, kind: kind(error) })?)
             }
             _ => None,
         };

@@ -164,6 +164,8 @@ fn functions_do_what_they_say() {
         'abc'.replace('', '-') → String:-a-b-c-
         'a1b22'.replaceMatches('[0-9]+', '#') → String:a#b#
         'ab'.replaceMatches('(a)(b)', '$2$1') → String:ba
+        'baéa'.replaceMatches('a*', 'x') → String:xbxéx
+        'éa'.replaceMatches('(?<first>.)', '${first}$$') → String:é$a$
         'abc'.matches('b') → Boolean:true
         'a,b'.split(',') → String:a String:b
         '1.5'.toDecimal() + 1 → Decimal:2.5
@@ -240,9 +242,19 @@ fn bounds_hold() {
     assert_eq!(found(&resource, "1.repeat($this + 1).count()"), costly);
     let squared = "descendants()".to_owned() + &".select(%resource.descendants())".repeat(9) + ".count()";
     assert_eq!(found(&resource, &squared), costly);
-    assert!(Expression::compile("'a'.matches('\\\\w{500}')").is_err());
+    for large in ["\\\\w{50}", "[ab]*a[ab]{4000}"] {
+        let kind = Expression::compile(&format!("'a'.matches('{large}')")).unwrap_err().kind;
+        assert_eq!(kind, CompileErrorKind::Pattern, "{large}");
+    }
+    // Neither a long text nor many matches that each look at all of it are matched for nothing.
+    let long = json!({"resourceType": "Patient", "name": [{"text": "ab".repeat(100_000)}]});
+    assert_eq!(found(&long, "name.text.matches('[ab]*a[ab]{200}c')"), costly);
+    let long = json!({"resourceType": "Patient", "name": [{"text": "a".repeat(10_000)}]});
+    assert_eq!(found(&long, "name.text.matches('b')"), "Boolean:false");
+    assert_eq!(found(&long, "name.text.replaceMatches('.*b|a', '').length()"), costly);
+    assert_eq!(found(&long, "name.text.substring(0, 10).replaceMatches('.*b|a', 'b')"), "String:bbbbbbbbbb");
     let many = "true".to_owned() + &" and 'a'.matches('a')".repeat(21);
-    assert_eq!(Expression::compile(&many).unwrap_err().kind, CompileErrorKind::Pattern);
+    assert_eq!(Expression::compile(&many).unwrap_err().kind, CompileErrorKind::TooManyPatterns);
     let compiled = "(1".to_owned() + &" | 2".repeat(60) + ").select('a'.matches('a' & $index.toString()))";
     assert_eq!(found(&resource, &compiled), "Boolean:false Boolean:false");
     let compiled = "'a'.repeat(iif($this.length() < 99, $this & 'a', {})).select('a'.matches($this)).count()";

@@ -2,15 +2,11 @@
 
 use std::borrow::Cow;
 
-use regex::Regex;
-
 use super::evaluate::{Evaluated, Evaluator, Items, Scope, integer, text};
 use super::item::Item;
+use super::pattern::Pattern;
 use super::syntax::{Call, Expression, Function};
-use super::{EvaluateError, PATTERN_BYTES_MAX, TEXT_BYTES_MAX, parser};
-
-/// Compiling a regular expression is as much work as this many steps.
-const PATTERN_STEPS: usize = 50_000;
+use super::{EvaluateError, TEXT_BYTES_MAX};
 
 impl<'v> Evaluator<'_, 'v> {
     pub(super) fn text_function(
@@ -77,30 +73,25 @@ impl<'v> Evaluator<'_, 'v> {
                 self.bound(whole.len(), places, by.len(), || whole.matches(&*part).count())?;
                 made(whole.replace(&*part, &by))
             }
-            F::Matches => {
-                let pattern = self.pattern(call, &part)?;
-                truth(pattern.is_match(&whole))
-            }
-            F::ReplaceMatches => {
+            F::Matches | F::ReplaceMatches => {
+                let compiled;
+                let pattern = match &call.pattern {
+                    Some(pattern) => pattern,
+                    None => {
+                        compiled = Pattern::compile(&part, self.budget)?;
+                        &compiled
+                    }
+                };
+                if call.function == F::Matches {
+                    return truth(pattern.is_in(&whole, self.budget)?);
+                }
                 let second = argument(1)?;
                 let Some(by) = text(&second)? else { return Ok(Vec::new()) };
-                let pattern = self.pattern(call, &part)?;
+                // What matches everywhere replaces nothing.
                 if part.is_empty() {
                     return made(whole.into_owned());
                 }
-                // A replacement may repeat what was found: as often as it has `$`.
-                let repeats = by.matches('$').count().saturating_add(1);
-                let longest = by.len().saturating_add(repeats.saturating_mul(whole.len()));
-                if longest.saturating_mul(whole.len() + 1) > TEXT_BYTES_MAX {
-                    let found =
-                        pattern.find_iter(&whole).map(|found| found.len()).fold(0_usize, |all, one| {
-                            all.saturating_add(by.len()).saturating_add(repeats.saturating_mul(one))
-                        });
-                    self.budget.text(whole.len().saturating_add(found))?;
-                }
-                let replaced = pattern.replace_all(&whole, &*groups(&by)).into_owned();
-                self.budget.text(replaced.len())?;
-                made(replaced)
+                made(pattern.replace(&whole, &by, self.budget)?)
             }
             _ => Err(EvaluateError::WrongType),
         }
@@ -135,17 +126,6 @@ impl<'v> Evaluator<'_, 'v> {
         }
         self.budget.spend_text(length)
     }
-
-    fn pattern(&self, call: &'v Call, text: &str) -> Evaluated<Cow<'v, Regex>> {
-        if let Some(pattern) = &call.pattern {
-            return Ok(Cow::Borrowed(pattern));
-        }
-        if text.len() > PATTERN_BYTES_MAX {
-            return Err(EvaluateError::Pattern);
-        }
-        self.budget.spend(PATTERN_STEPS)?;
-        parser::pattern(text).map(Cow::Owned).ok_or(EvaluateError::Pattern)
-    }
 }
 
 /// Counted in characters from 0; nothing if the start is not within.
@@ -155,23 +135,4 @@ fn substring<'v>(whole: &str, start: i64, length: Option<i64>) -> Option<Item<'v
     letters.peek()?;
     let length = length.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(0));
     Some(Item::String(Cow::Owned(letters.take(length).collect())))
-}
-
-/// `$1` and `${name}` as the crate writes them: a digit after `$` ends the name.
-fn groups(replacement: &str) -> String {
-    let mut out = String::with_capacity(replacement.len());
-    let mut letters = replacement.chars().peekable();
-    while let Some(letter) = letters.next() {
-        out.push(letter);
-        if letter == '$' {
-            let mut digits = String::new();
-            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            if !digits.is_empty() {
-                out.push_str(&format!("{{{digits}}}"));
-            }
-        }
-    }
-    out
 }

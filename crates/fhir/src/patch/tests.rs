@@ -236,6 +236,17 @@ fn what_cannot_be_done_is_told_by_its_place() {
     assert_eq!(fhirpath_patch(&questionnaire, &patch).unwrap_err()[0].code, IssueCode::TooCostly);
 }
 
+#[test]
+fn all_paths_together_take_no_more_than_is_accepted() {
+    let delete = |path: &str| json!({"type": "delete", "path": path});
+    let matched = delete("Patient.name.where(text.matches('x') and text.matches('y'))");
+    let operations = vec![matched; OPERATIONS_MAX];
+    refused(
+        Value::Array(operations),
+        "too-costly: operation 31: the path: more regular expressions than are accepted at byte 24 of the expression",
+    );
+}
+
 proptest! {
     /// Whatever an operation finds, the result is well-formed or nothing, and never holds an empty object or list.
     #[test]
