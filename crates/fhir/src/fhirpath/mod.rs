@@ -37,7 +37,7 @@ use ward_base::Timestamp;
 use crate::ResourceType;
 
 pub use decimal::Decimal;
-pub use item::{Element, Item};
+pub use item::{Element, Item, Text};
 pub use quantity::Quantity;
 pub use temporal::Temporal;
 
@@ -175,12 +175,18 @@ impl<'v> Context<'v> {
 pub type Resolver<'v> = dyn Fn(&str) -> Option<Resolved<'v>> + 'v;
 
 /// What a reference refers to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Resolved<'v> {
     /// The resource itself.
     Resource(&'v Value),
     /// A resource of which only the type is known: it has that type and no elements.
     Type(ResourceType),
+}
+
+impl std::fmt::Debug for Resolved<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Resolved(..)")
+    }
 }
 
 /// Why an expression cannot be compiled, and where. Whoever wrote it is at fault.

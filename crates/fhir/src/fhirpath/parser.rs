@@ -244,7 +244,7 @@ impl Parser<'_> {
             Token::Number(digits) => match self.unit() {
                 Some(unit) => {
                     let value = Decimal::parse(&digits).ok_or(invalid)?;
-                    Item::Quantity(Box::new(Quantity { value, unit: unit.into() }))
+                    Item::Quantity(Box::new(Quantity::with(value, unit.into()).ok_or(invalid)?))
                 }
                 None if digits.contains('.') => Item::Decimal(Decimal::parse(&digits).ok_or(invalid)?),
                 None => match digits.parse::<i32>() {

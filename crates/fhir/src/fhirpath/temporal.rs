@@ -7,12 +7,14 @@ use ward_base::Timestamp;
 
 use super::decimal::Decimal;
 
+/// The longest text that is read, in bytes: a fraction may have digits without end.
+const TEXT_MAX: usize = 100;
 const SECOND: i128 = 1_000_000_000;
 const DAY: i128 = 86_400 * SECOND;
 
 /// A date, a time of day or a date with a time, in the fields that were written. Two are `==` if they were written in
 /// the same way; one moment may be written in many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Temporal {
     /// Year, month, day, hour, minute and nanoseconds of the minute, those that were not written at their least.
     fields: [i64; 6],
@@ -26,7 +28,13 @@ pub struct Temporal {
     zone: Option<i16>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl fmt::Debug for Temporal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Temporal(..)")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Date,
     DateTime,
@@ -77,12 +85,18 @@ impl Temporal {
 
     /// Reads a FHIR `date`, `dateTime` or `instant`, all of it.
     pub(super) fn date_time(text: &str) -> Option<Self> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
         let (kind, value, length) = Self::scan(text)?;
         (length == text.len() && kind != Kind::Time).then_some(value)
     }
 
     /// Reads a time of day, all of it.
     pub(super) fn time(text: &str) -> Option<Self> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
         let mut value = Self { fields: [1, 1, 1, 0, 0, 0], first: HOUR, end: HOUR, digits: 0, zone: None };
         let mut reader = Reader { text, position: 0 };
         value.read_time(&mut reader)?;

@@ -14,7 +14,7 @@ fn found(resource: &Value, text: &str) -> String {
         Ok(items) => {
             let line = |item: &Item<'_>| {
                 let shown = match (item.json(), convert::text(item)) {
-                    (_, Some(text)) => text,
+                    (_, Some(text)) => text.to_string(),
                     (Some(json), None) => json.to_string(),
                     (None, None) => String::new(),
                 };
@@ -266,6 +266,71 @@ fn bounds_hold() {
     let resource = json!({"resourceType": "Patient", "extension": [nested, nested]});
     assert_eq!(found(&resource, "descendants().count() > 1000"), "Boolean:true");
     assert_eq!(found(&resource, "extension.isDistinct()"), "the resource is nested deeper than is accepted");
+}
+
+#[test]
+fn nothing_is_looked_at_or_made_for_nothing() {
+    let costly = "the expression needs more work than is accepted";
+    let long = "0".repeat(2 << 20);
+    let resource: Value = serde_json::from_str(&format!(
+        r#"{{"resourceType": "Patient", "name": [{{"text": "{long}b"}}, {{"text": "{long}c"}}], "extension": [
+            {{"url": "n", "valueDecimal": 1.{}}}, {{"url": "{long}"}},
+            {{"url": "q", "valueQuantity": {{"value": 1, "system": "{long}", "code": "x"}}}},
+            {{"url": "t", "valueDateTime": "2020-01-01T00:00:00.{long}Z"}}]}}"#,
+        "0".repeat(200),
+    ))
+    .unwrap();
+    let often = |condition: &str| format!("{condition} and ").repeat(90) + "true";
+    let wrong_type = "the expression applies an operator or a function to a type that it does not take";
+    for (text, expected) in [
+        // Units grow with every product.
+        ("(1|2|3|4|5|6|7|8|9|10|11|12).aggregate($total * $total, 1 'mm')".to_owned(), costly),
+        ("(1|2|3).aggregate($total / 1 's', 1 'mm')".to_owned(), "Quantity:1 'mm/s/s/s'"),
+        // Texts are looked at whenever they are converted, compared or looked for.
+        ("name.first().text.toString().length()".to_owned(), "Integer:2097153"),
+        (format!("name.first().text{}.length()", ".toString()".repeat(200)), costly),
+        ("name.first().text < name.last().text".to_owned(), "Boolean:true"),
+        (often("name.first().text < name.last().text"), costly),
+        (often("extension(%resource.name.first().text.substring(0, 1048576)).empty()"), costly),
+        // What is longer than any number, unit or time is none.
+        ("extension('n').value < 2".to_owned(), wrong_type),
+        ("extension('q').value.toQuantity().empty()".to_owned(), "Boolean:true"),
+        ("extension('t').value = @2020".to_owned(), "Boolean:false"),
+    ] {
+        assert_eq!(found(&resource, &text), expected, "{}", &text[..text.len().min(60)]);
+    }
+    let given = |given: Vec<Value>| json!({"resourceType": "Patient", "name": [{"given": given}]});
+    let texts = |count: usize| given(vec!["x".into(); count]);
+    assert_eq!(found(&texts(ITEMS_MAX + 1), "name.given.count()"), costly);
+    assert_eq!(found(&texts(100_000), "name.given.type().type().count()"), "Integer:100000");
+    assert_eq!(found(&texts(100_000), &format!("name.given{}.count()", ".type()".repeat(30))), costly);
+    let conforms = "%resource.conformsTo('http://hl7.org/fhir/StructureDefinition/Patient')";
+    assert_eq!(found(&texts(10_000), conforms), "Boolean:true");
+    assert_eq!(found(&texts(10_000), &often(conforms)), costly);
+    assert_eq!(found(&given(vec![Value::Null; 100_000]), &often("name.given.empty()")), costly);
+    let mut unknown = patient();
+    let names = (0..100_000).map(|number| (format!("x{number}"), true.into()));
+    unknown.as_object_mut().unwrap().extend(names);
+    assert_eq!(found(&unknown, &often("children().exists()")), costly);
+}
+
+#[test]
+fn what_is_found_cannot_be_printed() {
+    let resource = patient();
+    let expression =
+        Expression::compile("name.family | birthDate | 'secret' | 1.5 | 2 'kg' | @2020").unwrap();
+    let found = expression.evaluate(&Context::of(&resource)).unwrap();
+    let printed = format!("{expression:?} {found:?} {:?}", Resolved::Resource(&resource));
+    assert_eq!(printed, format!("Expression(..) [{}] Resolved(..)", ["Item(..)"; 6].join(", ")));
+    for item in &found {
+        match item {
+            Item::Quantity(quantity) => assert_eq!(format!("{quantity:?}"), "Quantity(..)"),
+            Item::Element(element) => assert_eq!(format!("{element:?}"), "Element(..)"),
+            Item::Decimal(number) => assert_eq!(format!("{number:?}"), "Decimal(..)"),
+            Item::Date(date) => assert_eq!(format!("{date:?}"), "Temporal(..)"),
+            _ => {}
+        }
+    }
 }
 
 /// Words and symbols of the grammar, so that much of what is tried can be compiled.
