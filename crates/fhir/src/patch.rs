@@ -222,7 +222,10 @@ impl<'p> Operation<'p> {
             let value = item.json().or(element.sibling()).ok_or(NO_ELEMENT)?;
             wanted.entry(value).or_default().push(position);
         }
-        let mut finder = Finder::new(wanted, items.len());
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut finder = Finder::new(wanted, items.len(), budget);
         finder.value(resource, definition, RESOURCE_DEPTH_MAX)?;
         // A path may lead out of the resource, to a constant for example.
         finder.found.into_iter().collect::<Option<Vec<_>>>().ok_or(NO_ELEMENT)

@@ -38,7 +38,7 @@ impl Budget {
         self.0.set(self.0.get().saturating_add(steps).min(most));
     }
 
-    pub(super) fn spend(&self, steps: usize) -> Evaluated<()> {
+    pub(crate) fn spend(&self, steps: usize) -> Evaluated<()> {
         let steps = u64::try_from(steps).unwrap_or(u64::MAX);
         let left = self.0.get().checked_sub(steps).ok_or(EvaluateError::TooCostly)?;
         self.0.set(left);
