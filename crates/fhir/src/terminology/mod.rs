@@ -89,8 +89,10 @@ pub enum Fault {
     /// The code system has no such code.
     #[error("the code system has no such code")]
     UnknownCode,
-    /// The hierarchy is of parts, not of kinds.
-    #[error("the hierarchy of this code system is one of parts: no code of it is a kind of another")]
+    /// The hierarchy is of parts or groups, not of kinds.
+    #[error(
+        "the hierarchy of this code system is one of parts or groups: no code of it is a kind of another"
+    )]
     NoKinds,
     /// A value set leads to itself.
     #[error("a value set draws on itself, by way of others perhaps: break the circle in their `compose`")]
