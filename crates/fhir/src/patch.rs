@@ -16,7 +16,7 @@ use crate::fhirpath::{Budget, CompileErrorKind, Context, Expression, Item, RESOU
 use crate::outcome::{Issue, IssueCode};
 
 /// The most operations in one patch.
-pub const OPERATIONS_MAX: usize = 1000;
+const OPERATIONS_MAX: usize = 1000;
 
 /// How much all paths of a patch may take together, to be compiled and to be followed, in the steps of
 /// [`crate::fhirpath::STEPS_MAX`].

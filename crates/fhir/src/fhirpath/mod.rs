@@ -45,29 +45,30 @@ pub(crate) use evaluate::Budget;
 pub(crate) use presence::{Answer, Presence};
 
 /// The longest text that is compiled, in bytes.
-pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
+const EXPRESSION_BYTES_MAX: usize = 16 << 10;
 
 /// The deepest nesting of an expression, in parentheses and in its tree; so many operands may follow each other without
 /// parentheses too.
-pub const EXPRESSION_DEPTH_MAX: usize = 100;
+const EXPRESSION_DEPTH_MAX: usize = 100;
 
-/// How much an evaluation may do: items made or looked at, and every 64 bytes of text.
-pub const STEPS_MAX: u64 = 2_000_000;
+/// How much an evaluation may do: places looked at and items made, every 64 bytes of text, and what regular expressions
+/// take.
+pub(crate) const STEPS_MAX: u64 = 2_000_000;
 
 /// The most items in one collection.
-pub const ITEMS_MAX: usize = 200_000;
+const ITEMS_MAX: usize = 200_000;
 
 /// The longest text that a function makes, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1 << 20;
+const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// The deepest nesting of JSON that is looked into.
-pub const RESOURCE_DEPTH_MAX: usize = 128;
+pub(crate) const RESOURCE_DEPTH_MAX: usize = 128;
 
 /// The longest regular expression, in bytes.
-pub const PATTERN_BYTES_MAX: usize = 1000;
+const PATTERN_BYTES_MAX: usize = 1000;
 
 /// The most regular expressions that are written in one expression: each takes a millisecond to compile.
-pub const PATTERNS_MAX: u32 = 20;
+const PATTERNS_MAX: u32 = 20;
 
 /// An expression that has been understood.
 pub struct Expression {
@@ -123,12 +124,7 @@ impl Expression {
     }
 
     /// What the expression says of `focus`: yes, no, or nothing if it finds nothing. A single item that is no boolean
-    /// is a yes.
-    pub fn says<'v>(&'v self, focus: Item<'v>, context: &Context<'v>) -> Result<Option<bool>, EvaluateError> {
-        self.says_within(focus, context, &Budget::of(STEPS_MAX))
-    }
-
-    /// The same, with what is left of a budget that several evaluations share.
+    /// is a yes. The budget is what several evaluations share.
     pub(crate) fn says_within<'v>(
         &'v self,
         focus: Item<'v>,
@@ -202,10 +198,10 @@ pub struct CompileError {
 /// What is wrong with the text of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileErrorKind {
-    /// Longer than [`EXPRESSION_BYTES_MAX`].
+    /// Longer than is accepted.
     #[error("longer than is accepted")]
     TooLong,
-    /// Nested deeper than [`EXPRESSION_DEPTH_MAX`].
+    /// Nested deeper than is accepted, in parentheses or by operators that follow each other.
     #[error("nested deeper than is accepted")]
     TooDeep,
     /// A character or word that cannot stand there.
@@ -229,7 +225,7 @@ pub enum CompileErrorKind {
     /// The regular expression cannot be read, is too large, or looks around.
     #[error("unacceptable regular expression")]
     Pattern,
-    /// More than [`PATTERNS_MAX`] regular expressions, or more than those before have left.
+    /// More regular expressions than are accepted, or than those before have left.
     #[error("more regular expressions than are accepted")]
     TooManyPatterns,
 }
@@ -237,10 +233,10 @@ pub enum CompileErrorKind {
 /// Why an evaluation has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
-    /// More than [`STEPS_MAX`] steps, [`ITEMS_MAX`] items or [`TEXT_BYTES_MAX`] bytes of text would be needed.
+    /// More steps, more items in a collection, or longer text or units would be needed than are accepted.
     #[error("the expression needs more work than is accepted")]
     TooCostly,
-    /// The resource is nested deeper than [`RESOURCE_DEPTH_MAX`].
+    /// The resource is nested deeper than is accepted.
     #[error("the resource is nested deeper than is accepted")]
     TooDeep,
     /// Several items stand where there may be one.

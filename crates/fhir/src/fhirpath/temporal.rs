@@ -6,6 +6,7 @@ use std::fmt;
 use ward_base::Timestamp;
 
 use super::decimal::Decimal;
+use crate::primitive::day;
 
 /// The longest text that is read, in bytes: a fraction may have digits without end.
 const TEXT_MAX: usize = 100;
@@ -192,8 +193,10 @@ impl Temporal {
         let months = if self.end <= MONTH { months / 12 * 12 } else { months };
         let total = (year * 12 + month - 1).checked_add(months)?;
         let (year, month) = (total.div_euclid(12), total.rem_euclid(12) + 1);
-        let date = date.min(days_in_month(year, month));
-        Self { fields: [year, month, date, hour, minute, seconds], ..self }.in_range()
+        let moved =
+            |date: i64| Self { fields: [year, month, date, hour, minute, seconds], ..self }.in_range();
+        moved(date)?;
+        moved(date.min(days_in_month(year, month)))
     }
 
     fn plus_days(self, days: i64) -> Option<Self> {
@@ -373,22 +376,10 @@ impl<'t> Reader<'t> {
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+    day(year + month / 12, month % 12 + 1, 1) - day(year, month, 1)
 }
 
-/// Days since 1970-01-01, and back (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn day(year: i64, month: i64, date: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + date - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
+/// The date of a day, the other way round from [`day`].
 fn civil(day: i64) -> Option<(i64, i64, i64)> {
     let shifted = day.checked_add(719_468)?;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));

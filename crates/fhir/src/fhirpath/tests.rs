@@ -140,6 +140,9 @@ fn times_are_compared_as_exactly_as_they_are_written() {
         @2012-04-15T15:00:00Z = @2012-04-15T15:00:00 →
         @T10:30 < @T10:31:00 → Boolean:true
         @2012-01-31 + 1 month → Date:2012-02-29
+        @2012-02-29 + 1 year → Date:2013-02-28
+        @2012-11-30 + 1 month → Date:2012-12-30
+        @2012-12-31 + 700000000000000000 years →
         @2012 + 24 months → Date:2014
         @2012-12-31T23:59:59.5Z + 1 second → DateTime:2013-01-01T00:00:00.5Z
         @T23:00 + 2 hours → Time:01:00
