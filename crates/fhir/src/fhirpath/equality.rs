@@ -173,8 +173,8 @@ fn temporal(item: &Item<'_>) -> Option<super::Temporal> {
 
 /// Texts that differ in case and blanks only.
 fn alike(one: &str, two: &str) -> bool {
-    let words = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>();
-    words(one) == words(two)
+    let words = |text| str::split_whitespace(text).map(str::to_lowercase);
+    words(one).eq(words(two))
 }
 
 /// Numbers that are equal at the lesser of their precisions.
@@ -245,7 +245,7 @@ fn same_json(
             })
         }
         (Value::String(one), Value::String(two)) => {
-            budget.spend_text(one.len().min(two.len()))?;
+            budget.spend_text(if loosely { one.len() + two.len() } else { one.len().min(two.len()) })?;
             Ok(one == two || (loosely && alike(one, two)))
         }
         _ => Ok(left == right),

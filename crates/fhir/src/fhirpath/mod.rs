@@ -14,6 +14,7 @@
 //! - Quantities of different units are compared if both units are of a small table; otherwise the answer is empty.
 //! - `memberOf` knows the value sets of required bindings; `conformsTo` knows the types themselves.
 //! - `trace` gives its input back and writes nothing.
+//! - A number or a time of more than a hundred bytes, or a unit of more than a kilobyte, is found and not computed with.
 
 mod convert;
 mod decimal;

@@ -232,6 +232,7 @@ fn bounds_hold() {
         "1".to_owned() + &" + 1".repeat(99),
         format!("{}1{}", "(".repeat(99), ")".repeat(99)),
         "select(".repeat(98) + "1" + &").first()".repeat(98),
+        "'a'.replace('a', ".repeat(98) + "'b'" + &")".repeat(98),
     ] {
         let expression = Expression::compile(&text).unwrap_or_else(|error| panic!("{}: {error}", &text[..9]));
         assert_eq!(expression.evaluate(&Context::of(&resource)).unwrap().len(), 1);
@@ -302,6 +303,10 @@ fn nothing_is_looked_at_or_made_for_nothing() {
     ] {
         assert_eq!(found(&resource, &text), expected, "{}", &text[..text.len().min(60)]);
     }
+    let named = |text: &str| json!({"text": text});
+    let names = json!({"resourceType": "Patient", "name": [named("a"), named(&long)]});
+    assert_eq!(found(&names, "name.first() ~ name.last()"), "Boolean:false");
+    assert_eq!(found(&names, &often("(name.first() ~ name.last()).not()")), costly);
     let given = |given: Vec<Value>| json!({"resourceType": "Patient", "name": [{"given": given}]});
     let texts = |count: usize| given(vec!["x".into(); count]);
     assert_eq!(found(&texts(ITEMS_MAX + 1), "name.given.count()"), costly);
