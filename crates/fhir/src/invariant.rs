@@ -88,8 +88,10 @@ fn compile(line: &Line, definition: &Definition) -> Option<Invariant> {
     let number = |name: &str| definition.number(name);
     let expression = match line.element {
         // For each such element, seen from the type; what says nothing of one is no fault.
-        Some(element) => Expression::compile(&format!("{element}.select({}).allTrue()", line.expression)),
-        None => Expression::compile(line.expression),
+        Some(element) => {
+            Expression::compile_rule(&format!("{element}.select({}).allTrue()", line.expression))
+        }
+        None => Expression::compile_rule(line.expression),
     };
     let expression = expression.ok()?;
     let presence = expression.presence(&number);

@@ -12,24 +12,25 @@ use serde_json::Value;
 
 use self::target::{Finder, List, Place, Target, resource_definition};
 use self::value::{New, add};
-use crate::fhirpath::{Budget, Context, Expression, Item, RESOURCE_DEPTH_MAX};
+use crate::fhirpath::{Budget, CompileErrorKind, Context, Expression, Item, RESOURCE_DEPTH_MAX};
 use crate::outcome::{Issue, IssueCode};
 
 /// The most operations in one patch.
-pub const OPERATIONS_MAX: usize = 1000;
+const OPERATIONS_MAX: usize = 1000;
 
-/// How much all paths of a patch may do together, in the steps of [`crate::fhirpath::STEPS_MAX`].
+/// How much all paths of a patch may take together, to be compiled and to be followed, in the steps of
+/// [`crate::fhirpath::STEPS_MAX`].
 const PATH_STEPS_MAX: u64 = 3_000_000;
 
 /// `resource` with every operation of `parameters` done, one after the other.
 ///
 /// Nothing is changed if there is an issue: of the operations that cannot be understood all are told, of those that
-/// cannot be done the first. To delete what is not there succeeds; to add what is there already, or to change
+/// cannot be done, or take too much work to be understood, the first. To delete what is not there succeeds; to add what is there already, or to change
 /// something where a path finds nothing or several things, fails.
 pub fn fhirpath_patch(resource: &Value, parameters: &Value) -> Result<Value, Vec<Issue>> {
-    let operations = operations(parameters)?;
-    let mut patched = resource.clone();
     let budget = Budget::of(PATH_STEPS_MAX);
+    let operations = operations(parameters, &budget)?;
+    let mut patched = resource.clone();
     for operation in &operations {
         operation.apply(&mut patched, &budget).map_err(|problem| vec![operation.issue(problem)])?;
     }
@@ -62,6 +63,7 @@ const THERE_ALREADY: Problem =
     (IssueCode::Processing, "the element is there already and may be there once; use the type replace");
 const UNKNOWN_ELEMENT: Problem = (IssueCode::Structure, "the specification has no such element there");
 const WRONG_FORM: Problem = (IssueCode::Structure, "the element does not take a value of that type");
+const TOO_COSTLY: Problem = (IssueCode::TooCostly, "the path needs more work than is accepted");
 const TOO_DEEP: Problem = (IssueCode::TooCostly, "nested deeper than is accepted");
 
 /// An operation that has been understood.
@@ -80,7 +82,7 @@ enum Action<'p> {
     Move { source: usize, destination: usize },
 }
 
-fn operations(parameters: &Value) -> Result<Vec<Operation<'_>>, Vec<Issue>> {
+fn operations<'p>(parameters: &'p Value, budget: &Budget) -> Result<Vec<Operation<'p>>, Vec<Issue>> {
     let refused = |words: &str| vec![Issue::error(IssueCode::Structure, words)];
     if parameters.get("resourceType").and_then(Value::as_str) != Some("Parameters") {
         return Err(refused("a FHIRPath Patch must be a `Parameters` resource"));
@@ -96,8 +98,9 @@ fn operations(parameters: &Value) -> Result<Vec<Operation<'_>>, Vec<Issue>> {
     };
     let (mut operations, mut issues) = (Vec::new(), Vec::new());
     for (position, parameter) in all.iter().enumerate() {
-        match Operation::read(position, parameter) {
+        match Operation::read(position, parameter, budget) {
             Ok(operation) => operations.push(operation),
+            Err(issue) if issue.code == IssueCode::TooCostly => return Err(vec![issue]),
             Err(issue) => issues.push(issue),
         }
     }
@@ -105,7 +108,7 @@ fn operations(parameters: &Value) -> Result<Vec<Operation<'_>>, Vec<Issue>> {
 }
 
 impl<'p> Operation<'p> {
-    fn read(position: usize, parameter: &'p Value) -> Result<Self, Issue> {
+    fn read(position: usize, parameter: &'p Value, budget: &Budget) -> Result<Self, Issue> {
         let told = |problem| issue(position, problem);
         if name_of(parameter) != Some("operation") {
             return Err(told((IssueCode::Value, "every parameter must have the name `operation`")));
@@ -130,9 +133,13 @@ impl<'p> Operation<'p> {
         };
         let value = || part("value").ok_or(told(NO_VALUE));
         let path = text("path").ok_or(told(NO_PATH))?;
-        let path = Expression::compile(path).map_err(|error| {
+        let path = Expression::compile_within(path, budget).map_err(|error| {
+            let code = match error.kind {
+                CompileErrorKind::TooManyPatterns => IssueCode::TooCostly,
+                _ => IssueCode::Invalid,
+            };
             let diagnostics = format!("operation {}: the path: {error}", position + 1);
-            Issue::error(IssueCode::Invalid, diagnostics).at(place(position))
+            Issue::error(code, diagnostics).at(place(position))
         })?;
         let action = match text("type") {
             Some("add") => Action::Add { name: text("name").ok_or(told(NO_NAME))?, value: value()? },
@@ -202,7 +209,7 @@ impl<'p> Operation<'p> {
             self.path.evaluate_within(Item::resource(resource), &context, budget).map_err(|error| {
                 use crate::fhirpath::EvaluateError as E;
                 match error {
-                    E::TooCostly => (IssueCode::TooCostly, "the path needs more work than is accepted"),
+                    E::TooCostly => TOO_COSTLY,
                     E::TooDeep => TOO_DEEP,
                     E::NotSingle => SEVERAL,
                     _ => (IssueCode::Invalid, "the path cannot be evaluated"),
@@ -215,7 +222,10 @@ impl<'p> Operation<'p> {
             let value = item.json().or(element.sibling()).ok_or(NO_ELEMENT)?;
             wanted.entry(value).or_default().push(position);
         }
-        let mut finder = Finder::new(wanted, items.len());
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut finder = Finder::new(wanted, items.len(), budget);
         finder.value(resource, definition, RESOURCE_DEPTH_MAX)?;
         // A path may lead out of the resource, to a constant for example.
         finder.found.into_iter().collect::<Option<Vec<_>>>().ok_or(NO_ELEMENT)

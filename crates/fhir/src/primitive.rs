@@ -360,7 +360,7 @@ fn number(text: &str) -> Option<u32> {
 }
 
 /// Days since 1970-01-01 (civil date to days after Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn day(year: i64, month: i64, date: i64) -> i64 {
+pub(crate) fn day(year: i64, month: i64, date: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

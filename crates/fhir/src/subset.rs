@@ -53,7 +53,7 @@ pub fn subset(resource: Value, summary: Summary, elements: &[String]) -> Value {
     };
     let mut kept: Map<String, Value> = members.into_iter().filter(|(key, _)| keep(key)).collect();
     if summary == Summary::True && elements.is_empty() {
-        kept.iter_mut().for_each(|(name, value)| summarize(value, &format!("{kind}.{name}")));
+        summarize_each(&mut kept, &kind);
     }
     mark(&mut kept);
     Value::Object(kept)
@@ -63,20 +63,30 @@ fn is_of_summary(path: &str, name: &str) -> bool {
     SUMMARIES.get(path).is_some_and(|names| names.contains(&name))
 }
 
-/// Leaves of a part of a resource what belongs to a summary and what must be there. Parts have few levels.
-fn summarize(value: &mut Value, path: &str) {
+/// Leaves of the parts of an object what [`summarize`] does; of which nothing is left is left out.
+fn summarize_each(members: &mut Map<String, Value>, path: &str) {
+    members.retain(|name, value| summarize(value, &format!("{path}.{name}")));
+}
+
+/// Leaves of a part of a resource what belongs to a summary and what must be there, and says whether that is anything.
+/// Parts have few levels.
+fn summarize(value: &mut Value, path: &str) -> bool {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| summarize(item, path)),
+        Value::Array(items) => {
+            items.retain_mut(|item| summarize(item, path));
+            !items.is_empty()
+        }
         Value::Object(members) => {
-            let Some(definition) = definitions::by_path(path) else { return };
+            let Some(definition) = definitions::by_path(path) else { return true };
             members.retain(|key, _| {
                 let plain = key.strip_prefix('_').unwrap_or(key);
                 let name = definition.element(plain).map_or(plain, |element| element.name);
                 plain == "id" || is_of_summary(path, name) || is_required(Some(definition), plain)
             });
-            members.iter_mut().for_each(|(name, value)| summarize(value, &format!("{path}.{name}")));
+            summarize_each(members, path);
+            !members.is_empty()
         }
-        _ => {}
+        _ => true,
     }
 }
 
@@ -145,5 +155,12 @@ mod tests {
         let part = subset(encounter, Summary::True, &[]);
         assert_eq!(part["participant"], json!([{"individual": {"display": "d"}}]));
         assert_eq!(part["diagnosis"], json!([{"condition": {"display": "c"}}]));
+        let encounter = json!({"resourceType": "Encounter", "status": "planned", "class": {"code": "IMP"},
+            "participant": [{"period": {"start": "2020"}}, {"individual": {"display": "d"}}],
+"diagnosis": [{"rank": 1}]});
+        let part = subset(encounter, Summary::True, &[]);
+        assert_eq!(part["participant"], json!([{"individual": {"display": "d"}}]));
+        let keys: Vec<&String> = part.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["resourceType", "status", "class", "participant", "meta"]);
     }
 }

@@ -53,6 +53,7 @@ fn validate(resource: &Value, rules: bool) -> Vec<Issue> {
         rules,
         budget: Budget::of(RULE_STEPS_MAX),
         unchecked: false,
+        costly: false,
         resource,
         root: resource,
         contained: None,
@@ -75,8 +76,10 @@ struct Validator<'v> {
     /// Whether rules stated as FHIRPath are looked at.
     rules: bool,
     budget: Budget,
-    /// Whether a rule could not be checked.
+    /// Whether it was told that a rule could not be checked.
     unchecked: bool,
+    /// Whether it was told that a rule is too much work.
+    costly: bool,
     /// The resource that is looked at.
     resource: &'v Value,
     /// The resource that contains it, or the same.
@@ -261,10 +264,11 @@ impl<'v> Validator<'v> {
             Ok(said) => said == Some(false),
             Err(error) => {
                 let words = format!("{} could not be checked: {error}", rule.key);
-                // Once is enough: what exhausts a budget does so often.
-                if !std::mem::replace(&mut self.unchecked, true) {
-                    // Nobody gets past a rule by making it too much work.
-                    let costly = matches!(error, EvaluateError::TooCostly | EvaluateError::TooDeep);
+                // Nobody gets past a rule by making it too much work.
+                let costly = matches!(error, EvaluateError::TooCostly | EvaluateError::TooDeep);
+                let told = if costly { &mut self.costly } else { &mut self.unchecked };
+                // Once is enough of either: what exhausts a budget does so often.
+                if !std::mem::replace(told, true) {
                     let issue = match costly {
                         true => Issue::error(IssueCode::TooCostly, words),
                         false => Issue::warning(IssueCode::Incomplete, words),
@@ -334,13 +338,16 @@ impl<'v> Validator<'v> {
         if items.is_empty() {
             return self.structure(&here, "an array must not be empty");
         }
+        // Looked up when there is a null, and then for all of them.
+        let mut siblings = None;
         for (index, item) in items.iter().enumerate() {
             if self.full() {
                 return;
             }
             here.index = Some(index);
             if item.is_null() && matches!(element.of, ElementType::Primitive(_)) {
-                if !extended(parent, element, index) {
+                let siblings = siblings.get_or_insert_with(|| parent.get(&format!("_{}", element.key)));
+                if !siblings.and_then(|items| items.get(index)).is_some_and(Value::is_object) {
                     self.structure(&here, "null may stand only where an extension says why");
                 }
             } else {
@@ -476,12 +483,6 @@ fn local_references<'v>(value: &'v Value, depth_left: usize, found: &mut HashSet
         Value::Object(object) => object.values().for_each(|value| local_references(value, depth_left, found)),
         _ => {}
     }
-}
-
-/// Whether the primitive at `index` has something that extends it.
-fn extended(parent: &Map<String, Value>, element: &Element, index: usize) -> bool {
-    let sibling = parent.iter().find(|(key, _)| key.strip_prefix('_') == Some(&element.key));
-    sibling.and_then(|(_, items)| items.get(index)).is_some_and(Value::is_object)
 }
 
 /// Whether one of a concept's codings has one of the codes, or an extension says why there is none.

@@ -459,6 +459,7 @@ async fn put_status(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authenticate::OPERATOR;
     use ward_base::{Clock as _, SystemClock};
     use ward_identity::Scopes;
     use ward_transport::CertificateAuthority;

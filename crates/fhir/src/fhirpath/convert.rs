@@ -1,9 +1,8 @@
 //! The functions `toX` and `convertsToX` (<https://hl7.org/fhirpath/N1/#conversion>).
 
-use std::borrow::Cow;
-
 use super::decimal::Decimal;
-use super::item::Item;
+use super::evaluate::{Budget, Evaluated};
+use super::item::{Item, Text};
 use super::quantity::Quantity;
 use super::syntax::Function;
 use super::temporal::{Kind, Temporal};
@@ -53,7 +52,13 @@ pub(super) fn target(function: Function) -> Option<Target> {
 }
 
 /// The item converted, or whether it can be; a quantity only if it has `unit`, where one is given.
-pub(super) fn convert<'v>(target: Target, item: &Item<'v>, unit: Option<&str>) -> Option<Item<'v>> {
+pub(super) fn convert<'v>(
+    target: Target,
+    item: &Item<'v>,
+    unit: Option<&str>,
+    budget: &Budget,
+) -> Evaluated<Option<Item<'v>>> {
+    budget.spend_text(item.text().map_or(0, str::len))?;
     let converted = item.system().and_then(|item| match target.to {
         Type::Boolean => to_boolean(&item).map(Item::Boolean),
         Type::Date => to_date(&item).map(Item::Date),
@@ -61,12 +66,12 @@ pub(super) fn convert<'v>(target: Target, item: &Item<'v>, unit: Option<&str>) -
         Type::Decimal => to_decimal(&item).map(Item::Decimal),
         Type::Integer => to_integer(&item).map(Item::Integer),
         Type::Quantity => to_quantity(&item)
-            .filter(|quantity| unit.is_none_or(|unit| quantity.unit == unit))
+            .filter(|quantity| unit.is_none_or(|unit| *quantity.unit == *unit))
             .map(|quantity| Item::Quantity(Box::new(quantity))),
-        Type::String => to_string(&item).map(|text| Item::String(Cow::Owned(text))),
+        Type::String => to_string(&item).map(Item::String),
         Type::Time => to_time(&item).map(Item::Time),
     });
-    if target.asks { Some(Item::Boolean(converted.is_some())) } else { converted }
+    Ok(if target.asks { Some(Item::Boolean(converted.is_some())) } else { converted })
 }
 
 fn to_boolean(item: &Item<'_>) -> Option<bool> {
@@ -76,11 +81,14 @@ fn to_boolean(item: &Item<'_>) -> Option<bool> {
         Item::Integer(1) => Some(true),
         Item::Decimal(number) if *number == Decimal::whole(0) => Some(false),
         Item::Decimal(number) if *number == Decimal::whole(1) => Some(true),
-        Item::String(text) => match text.to_ascii_lowercase().as_str() {
-            "true" | "t" | "yes" | "y" | "1" | "1.0" => Some(true),
-            "false" | "f" | "no" | "n" | "0" | "0.0" => Some(false),
-            _ => None,
-        },
+        Item::String(text) => {
+            let is = |word: &&str| text.eq_ignore_ascii_case(word);
+            if ["true", "t", "yes", "y", "1", "1.0"].iter().any(is) {
+                Some(true)
+            } else {
+                ["false", "f", "no", "n", "0", "0.0"].iter().any(is).then_some(false)
+            }
+        }
         _ => None,
     }
 }
@@ -132,23 +140,24 @@ fn to_time(item: &Item<'_>) -> Option<Temporal> {
     }
 }
 
-fn to_string(item: &Item<'_>) -> Option<String> {
-    match item {
-        Item::Boolean(truth) => Some(truth.to_string()),
-        Item::Integer(number) => Some(number.to_string()),
-        Item::Decimal(number) => Some(number.to_string()),
-        Item::String(text) => Some(text.to_string()),
-        Item::Date(value) | Item::DateTime(value) | Item::Time(value) => Some(value.to_string()),
+fn to_string<'v>(item: &Item<'v>) -> Option<Text<'v>> {
+    let made = match item {
+        Item::String(text) => return Some(text.clone()),
+        Item::Boolean(truth) => truth.to_string(),
+        Item::Integer(number) => number.to_string(),
+        Item::Decimal(number) => number.to_string(),
+        Item::Date(value) | Item::DateTime(value) | Item::Time(value) => value.to_string(),
         Item::Quantity(quantity) if Quantity::is_calendar_word(&quantity.unit) => {
-            Some(format!("{} {}", quantity.value, quantity.unit))
+            format!("{} {}", quantity.value, &*quantity.unit)
         }
-        Item::Quantity(quantity) => Some(format!("{} '{}'", quantity.value, quantity.unit)),
-        Item::Element(_) | Item::Type { .. } => None,
-    }
+        Item::Quantity(quantity) => format!("{} '{}'", quantity.value, &*quantity.unit),
+        Item::Element(_) | Item::Type { .. } => return None,
+    };
+    Some(made.into())
 }
 
 fn to_quantity<'v>(item: &Item<'v>) -> Option<Quantity<'v>> {
-    let plain = |value: Decimal| Quantity { value, unit: Cow::Borrowed("1") };
+    let plain = |value: Decimal| Quantity { value, unit: "1".into() };
     match item {
         Item::Quantity(quantity) => Some((**quantity).clone()),
         Item::Integer(_) | Item::Decimal(_) | Item::Boolean(_) => to_decimal(item).map(plain),
@@ -162,7 +171,7 @@ fn to_quantity<'v>(item: &Item<'v>) -> Option<Quantity<'v>> {
             }
             let quoted = unit.strip_prefix('\'').and_then(|unit| unit.strip_suffix('\''));
             let known = quoted.or_else(|| Quantity::is_calendar_word(unit).then_some(unit));
-            known.map(|unit| Quantity { value, unit: Cow::Owned(unit.to_owned()) })
+            known.and_then(|unit| Quantity::with(value, unit.to_owned().into()))
         }
         _ => None,
     }
@@ -170,6 +179,6 @@ fn to_quantity<'v>(item: &Item<'v>) -> Option<Quantity<'v>> {
 
 /// The text that `toString()` gives; for tests.
 #[cfg(test)]
-pub(super) fn text(item: &Item<'_>) -> Option<String> {
+pub(super) fn text<'v>(item: &Item<'v>) -> Option<Text<'v>> {
     item.system().and_then(|item| to_string(&item))
 }

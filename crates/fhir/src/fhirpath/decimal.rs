@@ -6,18 +6,30 @@ use std::fmt;
 /// The most digits after the point (<https://hl7.org/fhirpath/N1/#decimal> asks for eight).
 const SCALE_MAX: u8 = 28;
 
+/// The longest text of a number, in bytes: what is longer is nobody's measurement.
+const NUMBER_BYTES_MAX: usize = 100;
+
 /// A decimal number; `1.0` and `1` are equal and look different.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Decimal {
     mantissa: i128,
     /// Digits after the point.
     scale: u8,
 }
 
+impl fmt::Debug for Decimal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Decimal(..)")
+    }
+}
+
 impl Decimal {
     /// Reads what JSON or FHIRPath takes for a number. Digits after the 28th of the fraction are dropped; what is too
-    /// large for some 38 digits, or of which nothing would be left, is nothing.
+    /// large for some 38 digits, longer than any number need be, or of which nothing would be left, is nothing.
     pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > NUMBER_BYTES_MAX {
+            return None;
+        }
         let (number, exponent) = match text.split_once(['e', 'E']) {
             Some((number, exponent)) => {
                 (number, exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?)

@@ -28,7 +28,7 @@ pub(super) fn equal(
         (Item::Boolean(one), Item::Boolean(two)) => Some(one == two),
         (Item::String(one), Item::String(two)) => {
             budget.spend_text(one.len().min(two.len()))?;
-            Some(one == two)
+            Some(**one == **two)
         }
         (Item::Quantity(one), Item::Quantity(two)) => one.compare(two).map(Ordering::is_eq),
         _ => match (temporal(&own), temporal(&other)) {
@@ -47,7 +47,7 @@ pub(super) fn equal(
 fn mixed(one: &Item<'_>, other: &Item<'_>) -> bool {
     match (one, other) {
         (Item::Quantity(quantity), plain) | (plain, Item::Quantity(quantity)) => {
-            quantity.unit == "1" && number(plain) == Some(quantity.value)
+            *quantity.unit == *"1" && number(plain) == Some(quantity.value)
         }
         _ => false,
     }
@@ -125,17 +125,24 @@ pub(super) fn all_equivalent(
 }
 
 /// Which of two items is less; nothing if that is not known.
-pub(super) fn compare(left: &Item<'_>, right: &Item<'_>) -> Result<Option<Ordering>, EvaluateError> {
+pub(super) fn compare(
+    left: &Item<'_>,
+    right: &Item<'_>,
+    budget: &Budget,
+) -> Result<Option<Ordering>, EvaluateError> {
     let (Some(own), Some(other)) = (left.system(), right.system()) else {
         return Err(EvaluateError::WrongType);
     };
     match (&own, &other) {
-        (Item::String(one), Item::String(two)) => Ok(Some(one.cmp(two))),
+        (Item::String(one), Item::String(two)) => {
+            budget.spend_text(one.len().min(two.len()))?;
+            Ok(Some((**one).cmp(&**two)))
+        }
         (Item::Quantity(one), Item::Quantity(two)) => Ok(one.compare(two)),
-        (Item::Quantity(one), two) if one.unit == "1" => {
+        (Item::Quantity(one), two) if *one.unit == *"1" => {
             number(two).map(|two| Some(one.value.cmp(&two))).ok_or(EvaluateError::WrongType)
         }
-        (one, Item::Quantity(two)) if two.unit == "1" => {
+        (one, Item::Quantity(two)) if *two.unit == *"1" => {
             number(one).map(|one| Some(one.cmp(&two.value))).ok_or(EvaluateError::WrongType)
         }
         _ => match (temporal(&own), temporal(&other)) {
@@ -166,8 +173,8 @@ fn temporal(item: &Item<'_>) -> Option<super::Temporal> {
 
 /// Texts that differ in case and blanks only.
 fn alike(one: &str, two: &str) -> bool {
-    let words = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>();
-    words(one) == words(two)
+    let words = |text| str::split_whitespace(text).map(str::to_lowercase);
+    words(one).eq(words(two))
 }
 
 /// Numbers that are equal at the lesser of their precisions.
@@ -211,6 +218,7 @@ fn same_json(
                 return Ok(false);
             }
             for (key, value) in one {
+                budget.spend_text(key.len())?;
                 let Some(other) = two.get(key) else { return Ok(false) };
                 if !same_json(value, other, loosely, depth_left, budget)? {
                     return Ok(false);
@@ -230,13 +238,14 @@ fn same_json(
             Ok(true)
         }
         (Value::Number(one), Value::Number(two)) => {
+            budget.spend_text(one.as_str().len().min(two.as_str().len()))?;
             Ok(match (Decimal::parse(one.as_str()), Decimal::parse(two.as_str())) {
                 (Some(one), Some(two)) => one == two,
                 _ => one == two,
             })
         }
         (Value::String(one), Value::String(two)) => {
-            budget.spend_text(one.len().min(two.len()))?;
+            budget.spend_text(if loosely { one.len() + two.len() } else { one.len().min(two.len()) })?;
             Ok(one == two || (loosely && alike(one, two)))
         }
         _ => Ok(left == right),
@@ -326,6 +335,7 @@ fn hash_json(
             let mut sum = 0_u64;
             for (key, value) in object {
                 let mut own = DefaultHasher::new();
+                budget.spend_text(key.len())?;
                 key.hash(&mut own);
                 hash_json(value, depth_left, &mut own, budget)?;
                 sum = sum.wrapping_add(own.finish());

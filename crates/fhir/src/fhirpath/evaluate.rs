@@ -1,13 +1,12 @@
 //! Evaluation: paths, operators and their three truths.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::cmp::Ordering;
 
 use super::decimal::Decimal;
 use super::equality::{self, Distinct};
-use super::item::Item;
-use super::quantity::Quantity;
+use super::item::{Item, Text};
+use super::quantity::{Quantity, UNIT_BYTES_MAX};
 use super::syntax::{Expression, Operator, Step, Variable};
 use super::{Context, EvaluateError, ITEMS_MAX, TEXT_BYTES_MAX};
 
@@ -95,7 +94,7 @@ impl<'v> Evaluator<'_, 'v> {
             }
             Expression::Total => self.copy(scope.total),
             Expression::Nothing => Ok(Vec::new()),
-            Expression::Literal(item) => Ok(vec![item.borrowed()]),
+            Expression::Literal(item) => Ok(vec![item.clone()]),
             Expression::Variable(variable) => self.variable(variable),
             Expression::Negate(operand) => self.negate(operand, scope),
             Expression::Binary(operator, left, right) => self.binary(*operator, left, right, scope),
@@ -126,6 +125,9 @@ impl<'v> Evaluator<'_, 'v> {
     }
 
     fn step(&self, step: &'v Step, input: &[Item<'v>], scope: &Scope<'_, 'v>) -> Evaluated<Items<'v>> {
+        if matches!(step, Step::Start(..) | Step::As(_) | Step::OfType(_) | Step::Call(_)) {
+            self.budget.spend(input.len())?;
+        }
         match step {
             Step::Child(name) => self.children(input, name),
             Step::Start(name, of_type) => {
@@ -150,7 +152,6 @@ impl<'v> Evaluator<'_, 'v> {
                 _ => Err(EvaluateError::NotSingle),
             },
             Step::As(name) | Step::OfType(name) => {
-                self.budget.spend(input.len())?;
                 Ok(input.iter().filter(|item| item.is(*name)).cloned().collect())
             }
             Step::Call(call) => self.call(call, input, scope),
@@ -160,10 +161,8 @@ impl<'v> Evaluator<'_, 'v> {
     pub(super) fn children(&self, input: &[Item<'v>], name: &str) -> Evaluated<Items<'v>> {
         let mut found = Vec::new();
         for item in input {
-            let before = found.len();
-            item.child(name, &mut found);
-            self.budget.spend(1 + found.len() - before)?;
-            self.budget.room(before)?;
+            self.budget.spend(item.child(name, &mut found))?;
+            self.budget.room(found.len())?;
         }
         Ok(found)
     }
@@ -173,7 +172,7 @@ impl<'v> Evaluator<'_, 'v> {
             Variable::Resource => Ok(vec![Item::resource(self.context.resource)]),
             Variable::RootResource => Ok(vec![Item::resource(self.context.root_resource)]),
             Variable::Context => self.copy(self.origin),
-            Variable::Constant(text) => Ok(vec![Item::String(Cow::Borrowed(text))]),
+            Variable::Constant(text) => Ok(vec![Item::String(Text::Borrowed(text))]),
             Variable::Other(name) => {
                 let found = self.context.variables.iter().find(|(own, _)| **own == **name);
                 self.copy(&found.ok_or(EvaluateError::UnknownVariable)?.1)
@@ -233,7 +232,7 @@ impl<'v> Evaluator<'_, 'v> {
             Operator::NotEquivalent => truth(Some(!equality::all_equivalent(&left, &right, budget)?)),
             Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
                 let (Some(left), Some(right)) = (single(&left)?, single(&right)?) else { return truth(None) };
-                truth(equality::compare(left, right)?.map(|ordering| match operator {
+                truth(equality::compare(left, right, budget)?.map(|ordering| match operator {
                     Operator::Less => ordering == Ordering::Less,
                     Operator::LessOrEqual => ordering != Ordering::Greater,
                     Operator::Greater => ordering == Ordering::Greater,
@@ -252,7 +251,7 @@ impl<'v> Evaluator<'_, 'v> {
             Operator::Concatenate => {
                 let (left, right) = (text(&left)?.unwrap_or_default(), text(&right)?.unwrap_or_default());
                 budget.text(left.len() + right.len())?;
-                Ok(vec![Item::String(Cow::Owned(format!("{left}{right}")))])
+                Ok(vec![Item::String(format!("{left}{right}").into())])
             }
             _ => {
                 let (Some(left), Some(right)) = (single(&left)?, single(&right)?) else {
@@ -289,11 +288,11 @@ impl<'v> Evaluator<'_, 'v> {
             },
             (Item::String(left), Item::String(right)) if operator == Operator::Add => {
                 self.budget.text(left.len() + right.len())?;
-                Some(Item::String(Cow::Owned(format!("{left}{right}"))))
+                Some(Item::String(format!("{}{}", &*left, &*right).into()))
             }
-            (Item::Quantity(left), Item::Quantity(right)) => quantities(operator, &left, &right)?,
+            (Item::Quantity(left), Item::Quantity(right)) => self.quantities(operator, &left, &right)?,
             (Item::Quantity(left), right) => match equality::number(&right) {
-                Some(value) => quantities(operator, &left, &Quantity { value, unit: "1".into() })?,
+                Some(value) => self.quantities(operator, &left, &Quantity { value, unit: "1".into() })?,
                 None => return Err(EvaluateError::WrongType),
             },
             (Item::Date(date), Item::Quantity(quantity)) => moved(operator, date, &quantity)?.map(Item::Date),
@@ -302,7 +301,7 @@ impl<'v> Evaluator<'_, 'v> {
             }
             (Item::Time(time), Item::Quantity(quantity)) => moved(operator, time, &quantity)?.map(Item::Time),
             (left, Item::Quantity(right)) => match equality::number(&left) {
-                Some(value) => quantities(operator, &Quantity { value, unit: "1".into() }, &right)?,
+                Some(value) => self.quantities(operator, &Quantity { value, unit: "1".into() }, &right)?,
                 None => return Err(EvaluateError::WrongType),
             },
             (left, right) => {
@@ -323,6 +322,56 @@ impl<'v> Evaluator<'_, 'v> {
             }
         })
     }
+
+    fn quantities(
+        &self,
+        operator: Operator,
+        left: &Quantity<'v>,
+        right: &Quantity<'v>,
+    ) -> Evaluated<Option<Item<'v>>> {
+        let quantity = |value: Option<Decimal>, unit: Text<'v>| {
+            Ok(value.map(|value| Item::Quantity(Box::new(Quantity { value, unit }))))
+        };
+        // Each product is as long as both units.
+        let combined = |between: char| {
+            let length = left.unit.len() + 1 + right.unit.len();
+            if length > UNIT_BYTES_MAX {
+                return Err(EvaluateError::TooCostly);
+            }
+            self.budget.text(length)?;
+            Ok(Text::from(format!("{}{between}{}", &*left.unit, &*right.unit)))
+        };
+        match operator {
+            Operator::Add | Operator::Subtract => {
+                let combine = |left: Decimal, right: Decimal| match operator {
+                    Operator::Add => left.add(right),
+                    _ => left.subtract(right),
+                };
+                // The sum is in the left unit; in another it would have to be converted back.
+                if *left.unit == *right.unit {
+                    quantity(combine(left.value, right.value), left.unit.clone())
+                } else {
+                    Ok(None)
+                }
+            }
+            Operator::Multiply => {
+                let unit = match (&*left.unit, &*right.unit) {
+                    (_, "1") => left.unit.clone(),
+                    ("1", _) => right.unit.clone(),
+                    _ => combined('.')?,
+                };
+                quantity(left.value.multiply(right.value), unit)
+            }
+            Operator::Divide if *right.unit == *"1" => {
+                quantity(left.value.divide(right.value), left.unit.clone())
+            }
+            Operator::Divide => match left.align(right) {
+                Some((left, right)) => quantity(left.divide(right), "1".into()),
+                None => quantity(left.value.divide(right.value), combined('/')?),
+            },
+            _ => Err(EvaluateError::WrongType),
+        }
+    }
 }
 
 /// A date or time plus or minus a quantity of time.
@@ -338,42 +387,6 @@ fn moved(
     };
     let unit = quantity.calendar_unit().ok_or(EvaluateError::WrongType)?;
     Ok(amount.and_then(|amount| value.plus(amount, unit)))
-}
-
-fn quantities<'v>(
-    operator: Operator,
-    left: &Quantity<'v>,
-    right: &Quantity<'_>,
-) -> Evaluated<Option<Item<'v>>> {
-    let quantity = |value: Option<Decimal>, unit: &str| {
-        value.map(|value| Item::Quantity(Box::new(Quantity { value, unit: Cow::Owned(unit.to_owned()) })))
-    };
-    Ok(match operator {
-        Operator::Add | Operator::Subtract => {
-            let combine = |left: Decimal, right: Decimal| match operator {
-                Operator::Add => left.add(right),
-                _ => left.subtract(right),
-            };
-            // The sum is in the left unit; in another it would have to be converted back.
-            if left.unit == right.unit {
-                quantity(combine(left.value, right.value), &left.unit)
-            } else {
-                None
-            }
-        }
-        Operator::Multiply if right.unit == "1" => quantity(left.value.multiply(right.value), &left.unit),
-        Operator::Multiply if left.unit == "1" => quantity(left.value.multiply(right.value), &right.unit),
-        Operator::Multiply => {
-            let unit = format!("{}.{}", left.unit, right.unit);
-            quantity(left.value.multiply(right.value), &unit)
-        }
-        Operator::Divide if right.unit == "1" => quantity(left.value.divide(right.value), &left.unit),
-        Operator::Divide => match left.align(right) {
-            Some((left, right)) => quantity(left.divide(right), "1"),
-            None => quantity(left.value.divide(right.value), &format!("{}/{}", left.unit, right.unit)),
-        },
-        _ => return Err(EvaluateError::WrongType),
-    })
 }
 
 fn both(left: Option<bool>, right: Option<bool>) -> Option<bool> {
@@ -406,16 +419,12 @@ pub(super) fn integer(items: &[Item<'_>]) -> Evaluated<Option<i64>> {
     }
 }
 
-pub(super) fn text<'s>(items: &'s [Item<'_>]) -> Evaluated<Option<Cow<'s, str>>> {
+pub(super) fn text<'s>(items: &'s [Item<'_>]) -> Evaluated<Option<&'s str>> {
     let Some(item) = single(items)? else { return Ok(None) };
-    match item {
-        Item::String(text) => Ok(Some(Cow::Borrowed(text))),
-        // A date or a time of a resource may be asked for its text.
-        Item::Element(_) => match item.text() {
-            Some(text) => Ok(Some(Cow::Borrowed(text))),
-            None if item.system().is_none() && item.json().is_none() => Ok(None),
-            None => Err(EvaluateError::WrongType),
-        },
+    match (item, item.text()) {
+        (_, Some(text)) => Ok(Some(text)),
+        // A primitive that has only what extends it.
+        (Item::Element(_), None) if item.system().is_none() && item.json().is_none() => Ok(None),
         _ => Err(EvaluateError::WrongType),
     }
 }

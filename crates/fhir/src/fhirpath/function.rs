@@ -1,6 +1,5 @@
 //! The functions of collections, and the way to all others.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::Value;
@@ -14,11 +13,11 @@ use super::quantity::Quantity;
 use super::syntax::{Call, Expression, Function};
 use super::temporal::Temporal;
 use super::types::Kind;
-use super::{EvaluateError, Resolved};
+use super::{EvaluateError, RESOURCE_DEPTH_MAX, Resolved};
 use crate::{definitions, narrative, validate};
 
-/// Looking at a whole resource is as much work as this many steps.
-const VALIDATION_STEPS: usize = 20_000;
+/// Validating a value, each of those below counted for itself, is as much work as this many steps.
+const VALIDATION_STEPS: usize = 8;
 
 impl<'v> Evaluator<'_, 'v> {
     pub(super) fn call(
@@ -86,12 +85,12 @@ impl<'v> Evaluator<'_, 'v> {
             F::First => Ok(input.first().cloned().into_iter().collect()),
             F::Last => Ok(input.last().cloned().into_iter().collect()),
             F::Single => Ok(single(input)?.cloned().into_iter().collect()),
-            F::Tail => self.part(input, 1, usize::MAX),
+            F::Tail => Ok(part(input, 1, usize::MAX)),
             F::Skip | F::Take => {
                 let count = integer(&self.expression(first, scope)?)?;
                 let count = count.map_or(Ok(0), usize::try_from).unwrap_or(0);
                 let (from, length) = if call.function == F::Skip { (count, usize::MAX) } else { (0, count) };
-                self.part(input, from, length)
+                Ok(part(input, from, length))
             }
             F::Intersect | F::Exclude => {
                 let other = Distinct::of(&self.expression(first, scope)?, self.budget)?;
@@ -153,7 +152,7 @@ impl<'v> Evaluator<'_, 'v> {
             }
             F::Trace => {
                 self.expression(first, scope)?;
-                self.part(input, 0, usize::MAX)
+                Ok(input.to_vec())
             }
             F::Now | F::Today | F::TimeOfDay => {
                 let now = self.context.now.and_then(Temporal::moment).ok_or(EvaluateError::NoClock)?;
@@ -167,7 +166,7 @@ impl<'v> Evaluator<'_, 'v> {
             F::Extension | F::HasExtension => {
                 let url = self.expression(first, scope)?;
                 let url = text(&url)?;
-                let all = self.extensions(input, url.as_deref())?;
+                let all = self.extensions(input, url)?;
                 if call.function == F::Extension { Ok(all) } else { truth(!all.is_empty()) }
             }
             F::HasValue => truth(matches!(input, [item] if is_primitive(item) && has_value(item))),
@@ -206,7 +205,7 @@ impl<'v> Evaluator<'_, 'v> {
                 if !item.is(name) {
                     return truth(false);
                 }
-                self.budget.spend(VALIDATION_STEPS)?;
+                item.json().map_or(Ok(()), |resource| self.weigh(resource, RESOURCE_DEPTH_MAX))?;
                 truth(item.json().is_some_and(|resource| {
                     resource.get("resourceType").is_none() || validate::structure(resource).is_empty()
                 }))
@@ -249,7 +248,7 @@ impl<'v> Evaluator<'_, 'v> {
                     let unit = self.expression(first, scope)?;
                     let unit = text(&unit)?;
                     let Some(item) = single(input)? else { return Ok(Vec::new()) };
-                    Ok(convert::convert(target, item, unit.as_deref()).into_iter().collect())
+                    Ok(convert::convert(target, item, unit, self.budget)?.into_iter().collect())
                 }
                 None => self.text_function(call, input, scope),
             },
@@ -280,18 +279,11 @@ impl<'v> Evaluator<'_, 'v> {
         Ok(())
     }
 
-    fn part(&self, input: &[Item<'v>], from: usize, length: usize) -> Evaluated<Items<'v>> {
-        self.budget.spend(input.len())?;
-        Ok(input.iter().skip(from).take(length).cloned().collect())
-    }
-
     fn children_of(&self, input: &[Item<'v>]) -> Evaluated<Items<'v>> {
         let mut found = Vec::new();
         for item in input {
-            let before = found.len();
-            item.children(&mut found);
-            self.budget.spend(1 + found.len() - before)?;
-            self.budget.room(before)?;
+            self.budget.spend(item.children(&mut found))?;
+            self.budget.room(found.len())?;
         }
         Ok(found)
     }
@@ -318,14 +310,28 @@ impl<'v> Evaluator<'_, 'v> {
         Ok(found.items)
     }
 
+    /// Charges for validating a resource.
+    fn weigh(&self, value: &Value, depth_left: usize) -> Evaluated<()> {
+        let depth_left = depth_left.checked_sub(1).ok_or(EvaluateError::TooDeep)?;
+        self.budget.spend(VALIDATION_STEPS)?;
+        match value {
+            Value::String(text) => self.budget.spend_text(text.len()),
+            Value::Array(items) => items.iter().try_for_each(|item| self.weigh(item, depth_left)),
+            Value::Object(object) => object.iter().try_for_each(|(key, value)| {
+                self.budget.spend_text(key.len())?;
+                self.weigh(value, depth_left)
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The extensions with this address.
     fn extensions(&self, input: &[Item<'v>], url: Option<&str>) -> Evaluated<Items<'v>> {
         let mut found = self.children(input, "extension")?;
-        let has_url = |item: &Item<'_>| {
-            let own = item.json().and_then(|extension| extension.get("url")).and_then(Value::as_str);
-            url.is_some() && own == url
-        };
-        found.retain(has_url);
+        let Some(url) = url else { return Ok(Vec::new()) };
+        self.budget.spend(found.len().saturating_mul(1 + url.len() / 64))?;
+        let of = |item: &Item<'v>| item.json()?.get("url")?.as_str();
+        found.retain(|item| of(item) == Some(url));
         Ok(found)
     }
 
@@ -340,7 +346,7 @@ impl<'v> Evaluator<'_, 'v> {
             if let Some(id) = reference.strip_prefix('#') {
                 let root = self.context.root_resource;
                 let contained = root.get("contained").and_then(Value::as_array);
-                self.budget.spend(1 + contained.map_or(0, Vec::len))?;
+                self.budget.spend((1 + contained.map_or(0, Vec::len)).saturating_mul(1 + id.len() / 64))?;
                 let named = |one: &&Value| one.get("id").and_then(Value::as_str) == Some(id);
                 let one =
                     if id.is_empty() { Some(root) } else { contained.into_iter().flatten().find(named) };
@@ -356,6 +362,10 @@ impl<'v> Evaluator<'_, 'v> {
         }
         Ok(found)
     }
+}
+
+fn part<'v>(input: &[Item<'v>], from: usize, length: usize) -> Items<'v> {
+    input.iter().skip(from).take(length).cloned().collect()
 }
 
 /// The items as booleans, which they must be.
@@ -377,9 +387,9 @@ fn math<'v>(function: Function, number: Item<'v>, argument: Option<Decimal>) -> 
     use Function as F;
     if let (F::Abs, Item::Quantity(quantity)) = (function, &number) {
         let value = quantity.value.absolute();
-        return Ok(value.map(|value| {
-            Item::Quantity(Box::new(Quantity { value, unit: Cow::Owned(quantity.unit.to_string()) }))
-        }));
+        return Ok(
+            value.map(|value| Item::Quantity(Box::new(Quantity { value, unit: quantity.unit.clone() })))
+        );
     }
     let value = equality::number(&number).ok_or(EvaluateError::WrongType)?;
     let whole = |towards: Ordering| i64::try_from(value.whole_part(towards)).ok().map(Item::Integer);

@@ -1,6 +1,8 @@
 //! What an expression finds, and the way from an element to those below it.
 
-use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -13,7 +15,7 @@ use crate::definitions::{self, Definition, ElementType};
 use crate::primitive::Primitive;
 
 /// One item of a collection: an element of a resource, or a value that was computed or written in the expression.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Item<'v> {
     /// An element with its FHIR type.
     Element(Element<'v>),
@@ -24,7 +26,7 @@ pub enum Item<'v> {
     /// A number with a fraction.
     Decimal(Decimal),
     /// Text.
-    String(Cow<'v, str>),
+    String(Text<'v>),
     /// A date, perhaps not all of it.
     Date(Temporal),
     /// A date with a time, perhaps not all of it.
@@ -43,13 +45,57 @@ pub enum Item<'v> {
 }
 
 /// An element of a resource, or the resource itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Element<'v> {
     /// What stands in JSON; a primitive may have only what extends it.
     value: Option<&'v Value>,
     /// What extends a primitive: the value of `_name`.
     sibling: Option<&'v Value>,
     kind: Kind,
+}
+
+impl fmt::Debug for Item<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Item(..)")
+    }
+}
+
+impl fmt::Debug for Element<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Element(..)")
+    }
+}
+
+/// Text that is never copied: it stands in a resource or an expression, or several items share it.
+#[derive(Clone)]
+pub enum Text<'v> {
+    /// It stands elsewhere.
+    Borrowed(&'v str),
+    /// It was made.
+    Made(Arc<str>),
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Borrowed(text) => text,
+            Self::Made(text) => text,
+        }
+    }
+}
+
+impl<'v> From<&'v str> for Text<'v> {
+    fn from(text: &'v str) -> Self {
+        Self::Borrowed(text)
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Self::Made(text.into())
+    }
 }
 
 impl<'v> Item<'v> {
@@ -127,14 +173,6 @@ impl<'v> Item<'v> {
         }
     }
 
-    /// The item again, with text that is not copied.
-    pub(super) fn borrowed(&self) -> Item<'_> {
-        match self {
-            Self::String(text) => Item::String(Cow::Borrowed(text)),
-            other => other.clone(),
-        }
-    }
-
     /// Whether the item is of a type, or of a kind of it.
     pub(super) fn is(&self, name: TypeName) -> bool {
         match self {
@@ -149,23 +187,24 @@ impl<'v> Item<'v> {
         Self::Type { namespace, name: self.type_name() }
     }
 
-    /// Appends the elements of this name to `out`.
-    pub(super) fn child(&self, name: &str, out: &mut Vec<Item<'v>>) {
+    /// Appends the elements of this name to `out`, and says how many places were looked at.
+    pub(super) fn child(&self, name: &str, out: &mut Vec<Item<'v>>) -> usize {
         match self {
-            Self::Element(element) => element.child(name, out),
-            Self::Type { namespace, name: own } => match name {
-                "namespace" => out.push(Self::String(Cow::Borrowed(namespace))),
-                "name" => out.push(Self::String(Cow::Borrowed(own))),
-                _ => {}
-            },
+            Self::Element(element) => return element.child(name, out),
+            Self::Type { namespace, .. } if name == "namespace" => {
+                out.push(Self::String(Text::Borrowed(namespace)));
+            }
+            Self::Type { name: own, .. } if name == "name" => out.push(Self::String(Text::Borrowed(own))),
             _ => {}
         }
+        1
     }
 
-    /// Appends all elements below to `out`.
-    pub(super) fn children(&self, out: &mut Vec<Item<'v>>) {
-        if let Self::Element(element) = self {
-            element.children(out);
+    /// Appends all elements below to `out`, and says how many places were looked at.
+    pub(super) fn children(&self, out: &mut Vec<Item<'v>>) -> usize {
+        match self {
+            Self::Element(element) => element.children(out),
+            _ => 1,
         }
     }
 }
@@ -188,7 +227,7 @@ impl<'v> Element<'v> {
         let value = self.value?;
         let primitive = match self.kind {
             Kind::Primitive(primitive) => primitive,
-            Kind::Xhtml => return value.as_str().map(|text| Item::String(text.into())),
+            Kind::Xhtml => return value.as_str().map(|text| Item::String(Text::Borrowed(text))),
             Kind::Complex(_) if self.kind.is("Quantity") => {
                 return Quantity::of_element(value).map(|quantity| Item::Quantity(Box::new(quantity)));
             }
@@ -207,7 +246,7 @@ impl<'v> Element<'v> {
                     Primitive::Time => Temporal::time(text).map(Item::Time),
                     _ => None,
                 };
-                temporal.unwrap_or(Item::String(Cow::Borrowed(text)))
+                temporal.unwrap_or(Item::String(Text::Borrowed(text)))
             }
             _ => return None,
         })
@@ -221,76 +260,87 @@ impl<'v> Element<'v> {
         }
     }
 
-    fn child(&self, name: &str, out: &mut Vec<Item<'v>>) {
-        let Some((object, definition)) = self.object() else { return };
+    fn child(&self, name: &str, out: &mut Vec<Item<'v>>) -> usize {
+        let Some((object, definition)) = self.object() else { return 1 };
         match definition.element(name) {
             // The name of a form of a choice is not that of an element.
-            Some(element) if element.choice => {}
+            Some(element) if element.choice => 1,
             Some(element) => {
                 let sibling = match element.of {
                     ElementType::Primitive(_) => sibling(object, name),
                     _ => None,
                 };
-                push(element, object.get(name), sibling, out);
+                push(element, object.get(name), sibling, out)
             }
             None => {
-                let Some(number) = definition.number(name) else { return };
+                let Some(number) = definition.number(name) else { return 1 };
+                let mut looked = object.len();
                 for (key, value) in object {
                     let plain = key.strip_prefix('_');
                     let Some(element) = definition.element(plain.unwrap_or(key)) else { continue };
                     if element.number != number {
                         continue;
                     }
-                    match plain {
+                    looked += match plain {
                         None => push(element, Some(value), sibling(object, key), out),
                         Some(plain) if !object.contains_key(plain) => push(element, None, Some(value), out),
-                        Some(_) => {}
-                    }
+                        Some(_) => 0,
+                    };
                 }
+                looked
             }
         }
     }
 
-    fn children(&self, out: &mut Vec<Item<'v>>) {
-        let Some((object, definition)) = self.object() else { return };
+    fn children(&self, out: &mut Vec<Item<'v>>) -> usize {
+        let Some((object, definition)) = self.object() else { return 1 };
+        let mut looked = object.len();
         for (key, value) in object {
             if let Some(element) = definition.element(key) {
                 let sibling = match element.of {
                     ElementType::Primitive(_) => sibling(object, key),
                     _ => None,
                 };
-                push(element, Some(value), sibling, out);
+                looked += push(element, Some(value), sibling, out);
             } else if let Some(plain) = key.strip_prefix('_')
                 && let Some(element) = definition.element(plain)
                 && !object.contains_key(plain)
             {
-                push(element, None, Some(value), out);
+                looked += push(element, None, Some(value), out);
             }
         }
+        looked
     }
 }
 
 /// The value of `_name`.
 fn sibling<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    // To look through few is quicker than to put the name together.
+    if object.len() > 32 {
+        return object.get(&format!("_{name}"));
+    }
     object.iter().find(|(key, _)| key.strip_prefix('_') == Some(name)).map(|(_, value)| value)
 }
 
-/// Appends what stands at an element, each item of an array for itself.
+/// Appends what stands at an element, each item of an array for itself, and says how many places were looked at.
 fn push<'v>(
     element: &definitions::Element,
     value: Option<&'v Value>,
     sibling: Option<&'v Value>,
     out: &mut Vec<Item<'v>>,
-) {
+) -> usize {
     if !matches!(value, Some(Value::Array(_))) && !matches!(sibling, Some(Value::Array(_))) {
-        return push_one(element, value, sibling, out);
+        push_one(element, value, sibling, out);
+        return 1;
     }
     let items =
         |value: Option<&'v Value>| value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let (values, siblings) = (items(value), items(sibling));
-    for index in 0..values.len().max(siblings.len()) {
+    let length = values.len().max(siblings.len());
+    for index in 0..length {
         push_one(element, values.get(index), siblings.get(index), out);
     }
+    length
 }
 
 fn push_one<'v>(

@@ -3,7 +3,7 @@
 use super::temporal::{Kind, Temporal};
 use super::{CompileError, CompileErrorKind};
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) enum Token {
     /// A name, or a word that the grammar may take for an operator.
     Word(String),

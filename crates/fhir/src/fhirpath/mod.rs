@@ -14,6 +14,7 @@
 //! - Quantities of different units are compared if both units are of a small table; otherwise the answer is empty.
 //! - `memberOf` knows the value sets of required bindings; `conformsTo` knows the types themselves.
 //! - `trace` gives its input back and writes nothing.
+//! - A number or a time of more than a hundred bytes, or a unit of more than a kilobyte, is found and not computed with.
 
 mod convert;
 mod decimal;
@@ -23,6 +24,7 @@ mod function;
 mod item;
 mod lexer;
 mod parser;
+mod pattern;
 mod presence;
 mod quantity;
 mod syntax;
@@ -36,7 +38,7 @@ use ward_base::Timestamp;
 use crate::ResourceType;
 
 pub use decimal::Decimal;
-pub use item::{Element, Item};
+pub use item::{Element, Item, Text};
 pub use quantity::Quantity;
 pub use temporal::Temporal;
 
@@ -44,40 +46,58 @@ pub(crate) use evaluate::Budget;
 pub(crate) use presence::{Answer, Presence};
 
 /// The longest text that is compiled, in bytes.
-pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
+const EXPRESSION_BYTES_MAX: usize = 16 << 10;
 
-/// The deepest nesting of an expression; also how many operators may follow each other without parentheses.
-pub const EXPRESSION_DEPTH_MAX: usize = 100;
+/// The deepest nesting of an expression, in parentheses and in its tree; so many operands may follow each other without
+/// parentheses too.
+const EXPRESSION_DEPTH_MAX: usize = 100;
 
-/// How much an evaluation may do: items made or looked at, and every 64 bytes of text.
-pub const STEPS_MAX: u64 = 2_000_000;
+/// How much an evaluation may do: places looked at and items made, every 64 bytes of text, and what regular expressions
+/// take.
+pub(crate) const STEPS_MAX: u64 = 2_000_000;
 
 /// The most items in one collection.
-pub const ITEMS_MAX: usize = 200_000;
+const ITEMS_MAX: usize = 200_000;
 
 /// The longest text that a function makes, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1 << 20;
+const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// The deepest nesting of JSON that is looked into.
-pub const RESOURCE_DEPTH_MAX: usize = 128;
+pub(crate) const RESOURCE_DEPTH_MAX: usize = 128;
 
 /// The longest regular expression, in bytes.
-pub const PATTERN_BYTES_MAX: usize = 1000;
+const PATTERN_BYTES_MAX: usize = 1000;
 
-/// The most regular expressions that are written in one expression: each takes milliseconds to compile.
-pub const PATTERNS_MAX: usize = 20;
+/// The most regular expressions that are written in one expression: each takes a millisecond to compile.
+const PATTERNS_MAX: u32 = 20;
 
 /// An expression that has been understood.
-#[derive(Debug)]
 pub struct Expression {
     root: syntax::Expression,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What it compares with may be out of a record.
+        formatter.write_str("Expression(..)")
+    }
 }
 
 impl Expression {
     /// Compiles `text`. Fails if it is not in the grammar of FHIRPath 2.0.0, names a function or a type that does
     /// not exist, or is beyond a bound.
     pub fn compile(text: &str) -> Result<Self, CompileError> {
-        parser::parse(text).map(|root| Self { root })
+        Self::compile_within(text, &Budget::of(u64::from(PATTERNS_MAX * pattern::PATTERN_STEPS)))
+    }
+
+    /// The same, with what is left of a budget for the regular expressions of several.
+    pub(crate) fn compile_within(text: &str, budget: &Budget) -> Result<Self, CompileError> {
+        parser::parse(text, Some(budget)).map(|root| Self { root })
+    }
+
+    /// Compiles a rule of the specification.
+    pub(crate) fn compile_rule(text: &str) -> Result<Self, CompileError> {
+        parser::parse(text, None).map(|root| Self { root })
     }
 
     /// What the expression finds, from the resource of `context` on.
@@ -105,12 +125,7 @@ impl Expression {
     }
 
     /// What the expression says of `focus`: yes, no, or nothing if it finds nothing. A single item that is no boolean
-    /// is a yes.
-    pub fn says<'v>(&'v self, focus: Item<'v>, context: &Context<'v>) -> Result<Option<bool>, EvaluateError> {
-        self.says_within(focus, context, &Budget::of(STEPS_MAX))
-    }
-
-    /// The same, with what is left of a budget that several evaluations share.
+    /// is a yes. The budget is what several evaluations share.
     pub(crate) fn says_within<'v>(
         &'v self,
         focus: Item<'v>,
@@ -157,12 +172,18 @@ impl<'v> Context<'v> {
 pub type Resolver<'v> = dyn Fn(&str) -> Option<Resolved<'v>> + 'v;
 
 /// What a reference refers to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Resolved<'v> {
     /// The resource itself.
     Resource(&'v Value),
     /// A resource of which only the type is known: it has that type and no elements.
     Type(ResourceType),
+}
+
+impl std::fmt::Debug for Resolved<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Resolved(..)")
+    }
 }
 
 /// Why an expression cannot be compiled, and where. Whoever wrote it is at fault.
@@ -178,10 +199,10 @@ pub struct CompileError {
 /// What is wrong with the text of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileErrorKind {
-    /// Longer than [`EXPRESSION_BYTES_MAX`].
+    /// Longer than is accepted.
     #[error("longer than is accepted")]
     TooLong,
-    /// Nested deeper than [`EXPRESSION_DEPTH_MAX`].
+    /// Nested deeper than is accepted, in parentheses or by operators that follow each other.
     #[error("nested deeper than is accepted")]
     TooDeep,
     /// A character or word that cannot stand there.
@@ -202,18 +223,21 @@ pub enum CompileErrorKind {
     /// No type has that name.
     #[error("unknown type")]
     UnknownType,
-    /// The regular expression cannot be read, is too large, looks around, or is one too many.
+    /// The regular expression cannot be read, is too large, or looks around.
     #[error("unacceptable regular expression")]
     Pattern,
+    /// More regular expressions than are accepted, or than those before have left.
+    #[error("more regular expressions than are accepted")]
+    TooManyPatterns,
 }
 
 /// Why an evaluation has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
-    /// More than [`STEPS_MAX`] steps, [`ITEMS_MAX`] items or [`TEXT_BYTES_MAX`] bytes of text would be needed.
+    /// More steps, more items in a collection, or longer text or units would be needed than are accepted.
     #[error("the expression needs more work than is accepted")]
     TooCostly,
-    /// The resource is nested deeper than [`RESOURCE_DEPTH_MAX`].
+    /// The resource is nested deeper than is accepted.
     #[error("the resource is nested deeper than is accepted")]
     TooDeep,
     /// Several items stand where there may be one.

@@ -1,61 +1,42 @@
 //! From text to tree, by precedence climbing.
 
-use regex::{Regex, RegexBuilder};
-
 use super::decimal::Decimal;
+use super::evaluate::Budget;
 use super::item::Item;
 use super::lexer::{self, Token};
+use super::pattern::Pattern;
 use super::quantity::Quantity;
 use super::syntax::{Call, Expression, Function, Operator, Step, Variable};
 use super::temporal::Kind;
 use super::types::TypeName;
-use super::{
-    CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, PATTERN_BYTES_MAX,
-    PATTERNS_MAX,
-};
+use super::{CompileError, CompileErrorKind, EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, EvaluateError};
 
-/// How large a regular expression may become when it is compiled, in bytes.
-const PATTERN_SIZE_MAX: usize = 1 << 20;
-
-pub(super) fn parse(text: &str) -> Result<Expression, CompileError> {
+/// `budget` is what regular expressions may take; there is none for the specification's own rules.
+pub(super) fn parse(text: &str, budget: Option<&Budget>) -> Result<Expression, CompileError> {
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(CompileError { position: 0, kind: CompileErrorKind::TooLong });
     }
-    let mut parser = Parser {
-        tokens: lexer::tokens(text)?,
-        next: 0,
-        depth_left: EXPRESSION_DEPTH_MAX,
-        patterns_left: PATTERNS_MAX,
-    };
-    let expression = parser.expression(0)?;
+    let mut parser =
+        Parser { tokens: lexer::tokens(text)?, next: 0, depth_left: EXPRESSION_DEPTH_MAX, budget };
+    let (expression, _) = parser.expression(0)?;
     match parser.peek() {
         Token::End => Ok(expression),
         _ => Err(parser.unexpected()),
     }
 }
 
-/// Compiles a regular expression; nothing if it is not acceptable.
-pub(super) fn pattern(text: &str) -> Option<Regex> {
-    if text.len() > PATTERN_BYTES_MAX {
-        return None;
-    }
-    RegexBuilder::new(text)
-        .dot_matches_new_line(true)
-        .size_limit(PATTERN_SIZE_MAX)
-        .dfa_size_limit(PATTERN_SIZE_MAX)
-        .nest_limit(50)
-        .build()
-        .ok()
-}
-
-struct Parser {
+struct Parser<'b> {
     tokens: Vec<(Token, usize)>,
     next: usize,
+    /// How much deeper the parser itself may go: parentheses nest and make no tree.
     depth_left: usize,
-    patterns_left: usize,
+    budget: Option<&'b Budget>,
 }
 
 type Parsed<T> = Result<T, CompileError>;
+
+/// What was read and how deep its tree is: whatever walks the tree needs stack for every level of it.
+type Tree<T> = Parsed<(T, usize)>;
 
 /// What stands between two operands: an operator, or a test of type.
 enum Infix {
@@ -104,7 +85,7 @@ impl Infix {
     }
 }
 
-impl Parser {
+impl Parser<'_> {
     fn peek(&self) -> &Token {
         self.tokens.get(self.next).map_or(&Token::End, |(token, _)| token)
     }
@@ -140,24 +121,24 @@ impl Parser {
     }
 
     /// An expression whose operators bind tighter than `power`.
-    fn expression(&mut self, power: u8) -> Parsed<Expression> {
-        let depth_before = self.depth_left;
+    fn expression(&mut self, power: u8) -> Tree<Expression> {
         self.deeper()?;
-        let mut left = self.operand()?;
+        let (mut left, mut depth) = self.operand()?;
         while let Some((infix, own)) = Infix::of(self.peek()).filter(|(_, own)| *own > power) {
-            // What was read so far moves one level down.
-            self.deeper()?;
             self.next += 1;
             left = match infix {
                 Infix::Is => Expression::Path(Box::new(left), vec![Step::Is(self.type_name()?)]),
                 Infix::As => Expression::Path(Box::new(left), vec![Step::As(self.type_name()?)]),
                 Infix::Operator(operator) => {
-                    Expression::Binary(operator, Box::new(left), Box::new(self.expression(own)?))
+                    let (right, right_depth) = self.expression(own)?;
+                    depth = depth.max(right_depth);
+                    Expression::Binary(operator, Box::new(left), Box::new(right))
                 }
             };
+            depth = self.above(depth)?;
         }
-        self.depth_left = depth_before;
-        Ok(left)
+        self.depth_left += 1;
+        Ok((left, depth))
     }
 
     fn deeper(&mut self) -> Parsed<()> {
@@ -170,46 +151,51 @@ impl Parser {
         }
     }
 
+    /// The depth of a tree of which the deepest part is `depth` deep.
+    fn above(&self, depth: usize) -> Parsed<usize> {
+        if depth < EXPRESSION_DEPTH_MAX { Ok(depth + 1) } else { self.error(CompileErrorKind::TooDeep) }
+    }
+
     /// A term with its signs and all that follows it after dots and in brackets.
-    fn operand(&mut self) -> Parsed<Expression> {
-        if self.skip_if("-") {
-            let depth_before = self.depth_left;
+    fn operand(&mut self) -> Tree<Expression> {
+        let negative = self.skip_if("-");
+        if negative || self.skip_if("+") {
             self.deeper()?;
-            let negated = self.operand()?;
-            self.depth_left = depth_before;
-            return Ok(Expression::Negate(Box::new(negated)));
-        }
-        if self.skip_if("+") {
-            let depth_before = self.depth_left;
-            self.deeper()?;
-            let same = self.operand();
-            self.depth_left = depth_before;
-            return same;
-        }
-        let (start, mut steps) = self.term()?;
-        loop {
-            if self.skip_if(".") {
-                steps.push(self.invocation(false)?);
-            } else if self.skip_if("[") {
-                steps.push(Step::Index(self.expression(0)?));
-                self.demand("]")?;
-            } else if steps.is_empty() {
-                return Ok(start);
+            let (operand, depth) = self.operand()?;
+            self.depth_left += 1;
+            return if negative {
+                Ok((Expression::Negate(Box::new(operand)), self.above(depth)?))
             } else {
-                return Ok(Expression::Path(Box::new(start), steps));
-            }
+                Ok((operand, depth))
+            };
+        }
+        let (start, mut steps, mut depth) = self.term()?;
+        loop {
+            let (step, own) = if self.skip_if(".") {
+                self.invocation(false)?
+            } else if self.skip_if("[") {
+                let (index, own) = self.expression(0)?;
+                self.demand("]")?;
+                (Step::Index(index), own)
+            } else if steps.is_empty() {
+                return Ok((start, depth));
+            } else {
+                return Ok((Expression::Path(Box::new(start), steps), self.above(depth)?));
+            };
+            steps.push(step);
+            depth = depth.max(own);
         }
     }
 
     /// What a path starts with: a value, or the focus and a first step.
-    fn term(&mut self) -> Parsed<(Expression, Vec<Step>)> {
-        let plain = |expression| Ok((expression, Vec::new()));
+    fn term(&mut self) -> Parsed<(Expression, Vec<Step>, usize)> {
+        let plain = |expression| Ok((expression, Vec::new(), 1));
         match self.peek() {
             Token::Symbol("(") => {
                 self.next += 1;
-                let inner = self.expression(0)?;
+                let (inner, depth) = self.expression(0)?;
                 self.demand(")")?;
-                plain(inner)
+                Ok((inner, Vec::new(), depth))
             }
             Token::Symbol("{") => {
                 self.next += 1;
@@ -237,7 +223,10 @@ impl Parser {
                 self.next += 1;
                 plain(Expression::Literal(literal))
             }
-            Token::Word(_) | Token::Quoted(_) => Ok((Expression::Focus, vec![self.invocation(true)?])),
+            Token::Word(_) | Token::Quoted(_) => {
+                let (step, depth) = self.invocation(true)?;
+                Ok((Expression::Focus, vec![step], depth.max(1)))
+            }
             _ => Err(self.unexpected()),
         }
     }
@@ -255,7 +244,7 @@ impl Parser {
             Token::Number(digits) => match self.unit() {
                 Some(unit) => {
                     let value = Decimal::parse(&digits).ok_or(invalid)?;
-                    Item::Quantity(Box::new(Quantity { value, unit: unit.into() }))
+                    Item::Quantity(Box::new(Quantity::with(value, unit.into()).ok_or(invalid)?))
                 }
                 None if digits.contains('.') => Item::Decimal(Decimal::parse(&digits).ok_or(invalid)?),
                 None => match digits.parse::<i32>() {
@@ -280,8 +269,8 @@ impl Parser {
         Some(unit)
     }
 
-    /// A name or a call.
-    fn invocation(&mut self, first: bool) -> Parsed<Step> {
+    /// A name or a call, and the depth of what is within the call.
+    fn invocation(&mut self, first: bool) -> Tree<Step> {
         let position = self.position();
         let (name, plain) = match self.peek() {
             Token::Word(name) => (name.clone(), true),
@@ -294,12 +283,12 @@ impl Parser {
         }
         if first && name.starts_with(|letter: char| letter.is_ascii_uppercase()) {
             let of_type = TypeName::parse(Some("FHIR"), &name);
-            return Ok(Step::Start(name.into(), of_type));
+            return Ok((Step::Start(name.into(), of_type), 0));
         }
-        Ok(Step::Child(name.into()))
+        Ok((Step::Child(name.into()), 0))
     }
 
-    fn call(&mut self, name: &str, position: usize) -> Parsed<Step> {
+    fn call(&mut self, name: &str, position: usize) -> Tree<Step> {
         let of_type = match name {
             "is" => Some(Step::Is as fn(TypeName) -> Step),
             "as" => Some(Step::As as fn(TypeName) -> Step),
@@ -309,14 +298,16 @@ impl Parser {
         if let Some(step) = of_type {
             let name = self.type_name()?;
             self.demand(")")?;
-            return Ok(step(name));
+            return Ok((step(name), 0));
         }
         let (function, min, max) = Function::parse(name)
             .ok_or(CompileError { position, kind: CompileErrorKind::UnknownFunction })?;
-        let mut arguments = Vec::new();
+        let (mut arguments, mut depth) = (Vec::new(), 0);
         if !self.skip_if(")") {
             loop {
-                arguments.push(self.expression(0)?);
+                let (argument, own) = self.expression(0)?;
+                arguments.push(argument);
+                depth = depth.max(own);
                 if self.skip_if(")") {
                     break;
                 }
@@ -328,13 +319,19 @@ impl Parser {
         }
         let pattern = match (function, arguments.first()) {
             (Function::Matches | Function::ReplaceMatches, Some(Expression::Literal(Item::String(text)))) => {
-                let unacceptable = CompileError { position, kind: CompileErrorKind::Pattern };
-                self.patterns_left = self.patterns_left.checked_sub(1).ok_or(unacceptable)?;
-                Some(pattern(text).ok_or(unacceptable)?)
+                let pattern = match self.budget {
+                    Some(budget) => Pattern::compile(text, budget),
+                    None => Pattern::of_rule(text),
+                };
+                let kind = |error| match error {
+                    EvaluateError::TooCostly => CompileErrorKind::TooManyPatterns,
+                    _ => CompileErrorKind::Pattern,
+                };
+                Some(pattern.map_err(|error| CompileError { position, kind: kind(error) })?)
             }
             _ => None,
         };
-        Ok(Step::Call(Call { function, arguments, pattern }))
+        Ok((Step::Call(Call { function, arguments, pattern }), depth))
     }
 
     /// `Patient`, `FHIR.Patient`, `System.String`.

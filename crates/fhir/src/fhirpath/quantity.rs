@@ -1,19 +1,29 @@
 //! Quantities and the few conversions of units that are known.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::fmt;
 
 use serde_json::Value;
 
 use super::decimal::Decimal;
+use super::item::Text;
+
+/// The longest unit, in bytes: one that is longer is none.
+pub(super) const UNIT_BYTES_MAX: usize = 1 << 10;
 
 /// A number with a unit (<https://hl7.org/fhirpath/N1/#quantity>).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Quantity<'v> {
     /// How many.
     pub value: Decimal,
     /// A unit of UCUM, a word of the calendar such as `days`, or, of another system, its address, `|` and the code.
-    pub unit: Cow<'v, str>,
+    pub unit: Text<'v>,
+}
+
+impl fmt::Debug for Quantity<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Quantity(..)")
+    }
 }
 
 /// Units of UCUM that can be compared: the dimension, and how many of its base unit it is.
@@ -73,32 +83,41 @@ impl<'v> Quantity<'v> {
         CALENDAR.iter().any(|(one, many, _)| *one == word || *many == word)
     }
 
-    /// The quantity that a FHIR `Quantity` or a kind of it is; nothing if it has no value or a comparator.
+    /// The quantity that a FHIR `Quantity` or a kind of it is; nothing if it has no value, a comparator
+    /// or no unit that can be one.
     pub(super) fn of_element(element: &'v Value) -> Option<Self> {
         let text = |name: &str| element.get(name).and_then(Value::as_str);
         let Some(Value::Number(number)) = element.get("value") else { return None };
         if element.get("comparator").is_some() {
             return None;
         }
-        let unit = match (text("system"), text("code")) {
-            (Some("http://unitsofmeasure.org"), Some(code)) => Cow::Borrowed(code),
-            (Some(system), Some(code)) => Cow::Owned(format!("{system}|{code}")),
-            (_, code) => Cow::Borrowed(code.or_else(|| text("unit")).unwrap_or("1")),
+        let (system, unit) = match (text("system"), text("code")) {
+            (Some("http://unitsofmeasure.org"), Some(code)) => ("", code),
+            (Some(system), Some(code)) => (system, code),
+            (_, code) => ("", code.or_else(|| text("unit")).unwrap_or("1")),
         };
+        if system.len() + unit.len() >= UNIT_BYTES_MAX {
+            return None;
+        }
+        let unit = if system.is_empty() { Text::Borrowed(unit) } else { format!("{system}|{unit}").into() };
         Some(Self { value: Decimal::parse(number.as_str())?, unit })
+    }
+
+    /// This unit, and whether it is short enough to be one.
+    pub(super) fn with(value: Decimal, unit: Text<'v>) -> Option<Self> {
+        (unit.len() <= UNIT_BYTES_MAX).then_some(Self { value, unit })
     }
 
     /// The unit of the calendar for arithmetic with dates, if it is one.
     pub(super) fn calendar_unit(&self) -> Option<&'static str> {
-        let matches = |(one, many, ucum): &&(&'static str, &str, &str)| {
-            *one == self.unit || *many == self.unit || *ucum == self.unit
-        };
+        let matches =
+            |(one, many, ucum): &&(&'static str, &str, &str)| [one, many, ucum].contains(&&&*self.unit);
         CALENDAR.iter().find(matches).map(|(one, ..)| *one)
     }
 
     /// The unit in UCUM.
     fn ucum(&self) -> &str {
-        let found = CALENDAR.iter().find(|(one, many, _)| *one == self.unit || *many == self.unit);
+        let found = CALENDAR.iter().find(|(one, many, _)| [one, many].contains(&&&*self.unit));
         found.map_or(&self.unit, |(.., ucum)| ucum)
     }
 

@@ -1,12 +1,10 @@
 //! The tree of an expression.
 
-use regex::Regex;
-
 use super::item::Item;
+use super::pattern::Pattern;
 use super::types::TypeName;
 
 /// Nested no deeper than [`super::EXPRESSION_DEPTH_MAX`], so that walking and dropping it need little stack.
-#[derive(Debug)]
 pub(super) enum Expression {
     /// What the expression, or the argument it stands in, is applied to; `$this`.
     Focus,
@@ -22,7 +20,6 @@ pub(super) enum Expression {
     Negate(Box<Expression>),
 }
 
-#[derive(Debug)]
 pub(super) enum Variable {
     Resource,
     RootResource,
@@ -34,7 +31,6 @@ pub(super) enum Variable {
     Other(Box<str>),
 }
 
-#[derive(Debug)]
 pub(super) enum Step {
     /// The elements of this name.
     Child(Box<str>),
@@ -47,12 +43,11 @@ pub(super) enum Step {
     Call(Call),
 }
 
-#[derive(Debug)]
 pub(super) struct Call {
     pub(super) function: Function,
     pub(super) arguments: Vec<Expression>,
     /// The first argument of `matches` or `replaceMatches`, if it is a literal.
-    pub(super) pattern: Option<Regex>,
+    pub(super) pattern: Option<Pattern>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,13 +6,16 @@ use std::fmt;
 use ward_base::Timestamp;
 
 use super::decimal::Decimal;
+use crate::primitive::day;
 
+/// The longest text that is read, in bytes: a fraction may have digits without end.
+const TEXT_MAX: usize = 100;
 const SECOND: i128 = 1_000_000_000;
 const DAY: i128 = 86_400 * SECOND;
 
 /// A date, a time of day or a date with a time, in the fields that were written. Two are `==` if they were written in
 /// the same way; one moment may be written in many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Temporal {
     /// Year, month, day, hour, minute and nanoseconds of the minute, those that were not written at their least.
     fields: [i64; 6],
@@ -26,7 +29,13 @@ pub struct Temporal {
     zone: Option<i16>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl fmt::Debug for Temporal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Temporal(..)")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Date,
     DateTime,
@@ -77,12 +86,18 @@ impl Temporal {
 
     /// Reads a FHIR `date`, `dateTime` or `instant`, all of it.
     pub(super) fn date_time(text: &str) -> Option<Self> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
         let (kind, value, length) = Self::scan(text)?;
         (length == text.len() && kind != Kind::Time).then_some(value)
     }
 
     /// Reads a time of day, all of it.
     pub(super) fn time(text: &str) -> Option<Self> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
         let mut value = Self { fields: [1, 1, 1, 0, 0, 0], first: HOUR, end: HOUR, digits: 0, zone: None };
         let mut reader = Reader { text, position: 0 };
         value.read_time(&mut reader)?;
@@ -178,8 +193,10 @@ impl Temporal {
         let months = if self.end <= MONTH { months / 12 * 12 } else { months };
         let total = (year * 12 + month - 1).checked_add(months)?;
         let (year, month) = (total.div_euclid(12), total.rem_euclid(12) + 1);
-        let date = date.min(days_in_month(year, month));
-        Self { fields: [year, month, date, hour, minute, seconds], ..self }.in_range()
+        let moved =
+            |date: i64| Self { fields: [year, month, date, hour, minute, seconds], ..self }.in_range();
+        moved(date)?;
+        moved(date.min(days_in_month(year, month)))
     }
 
     fn plus_days(self, days: i64) -> Option<Self> {
@@ -359,22 +376,10 @@ impl<'t> Reader<'t> {
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+    day(year + month / 12, month % 12 + 1, 1) - day(year, month, 1)
 }
 
-/// Days since 1970-01-01, and back (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn day(year: i64, month: i64, date: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + date - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
+/// The date of a day, the other way round from [`day`].
 fn civil(day: i64) -> Option<(i64, i64, i64)> {
     let shifted = day.checked_add(719_468)?;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));

@@ -14,7 +14,7 @@ fn found(resource: &Value, text: &str) -> String {
         Ok(items) => {
             let line = |item: &Item<'_>| {
                 let shown = match (item.json(), convert::text(item)) {
-                    (_, Some(text)) => text,
+                    (_, Some(text)) => text.to_string(),
                     (Some(json), None) => json.to_string(),
                     (None, None) => String::new(),
                 };
@@ -140,6 +140,9 @@ fn times_are_compared_as_exactly_as_they_are_written() {
         @2012-04-15T15:00:00Z = @2012-04-15T15:00:00 →
         @T10:30 < @T10:31:00 → Boolean:true
         @2012-01-31 + 1 month → Date:2012-02-29
+        @2012-02-29 + 1 year → Date:2013-02-28
+        @2012-11-30 + 1 month → Date:2012-12-30
+        @2012-12-31 + 700000000000000000 years →
         @2012 + 24 months → Date:2014
         @2012-12-31T23:59:59.5Z + 1 second → DateTime:2013-01-01T00:00:00.5Z
         @T23:00 + 2 hours → Time:01:00
@@ -164,6 +167,8 @@ fn functions_do_what_they_say() {
         'abc'.replace('', '-') → String:-a-b-c-
         'a1b22'.replaceMatches('[0-9]+', '#') → String:a#b#
         'ab'.replaceMatches('(a)(b)', '$2$1') → String:ba
+        'baéa'.replaceMatches('a*', 'x') → String:xbxéx
+        'éa'.replaceMatches('(?<first>.)', '${first}$$') → String:é$a$
         'abc'.matches('b') → Boolean:true
         'a,b'.split(',') → String:a String:b
         '1.5'.toDecimal() + 1 → Decimal:2.5
@@ -209,6 +214,29 @@ fn bounds_hold() {
     {
         assert_eq!(Expression::compile(&text).unwrap_err().kind, CompileErrorKind::TooDeep, "{}", &text[..9]);
     }
+    // Each operator makes the tree deeper, whatever parentheses stand around those before it.
+    let mut rounds = "1".to_owned();
+    for _ in 0..60 {
+        rounds = format!("({rounds}){}", "+1".repeat(98));
+    }
+    for text in [
+        rounds,
+        format!("{}1{}", "(".repeat(50), " is String)".repeat(50) + &" is String".repeat(99)),
+        format!("{}1{}", "exists(".repeat(50), "+1+1+1)".repeat(50)),
+        format!("a{}{}", "[b".repeat(50), "+1+1+1]".repeat(50)),
+        format!("{}1{}", "-(".repeat(50), "+1+1+1)".repeat(50)),
+    ] {
+        assert_eq!(Expression::compile(&text).unwrap_err().kind, CompileErrorKind::TooDeep, "{}", &text[..9]);
+    }
+    for text in [
+        "1".to_owned() + &" + 1".repeat(99),
+        format!("{}1{}", "(".repeat(99), ")".repeat(99)),
+        "select(".repeat(98) + "1" + &").first()".repeat(98),
+        "'a'.replace('a', ".repeat(98) + "'b'" + &")".repeat(98),
+    ] {
+        let expression = Expression::compile(&text).unwrap_or_else(|error| panic!("{}: {error}", &text[..9]));
+        assert_eq!(expression.evaluate(&Context::of(&resource)).unwrap().len(), 1);
+    }
     let costly = "the expression needs more work than is accepted";
     let mut doubled = "'aaaaaaaaaaaaaaaa'".to_owned();
     for _ in 0..60 {
@@ -218,9 +246,19 @@ fn bounds_hold() {
     assert_eq!(found(&resource, "1.repeat($this + 1).count()"), costly);
     let squared = "descendants()".to_owned() + &".select(%resource.descendants())".repeat(9) + ".count()";
     assert_eq!(found(&resource, &squared), costly);
-    assert!(Expression::compile("'a'.matches('\\\\w{500}')").is_err());
+    for large in ["\\\\w{50}", "[ab]*a[ab]{4000}"] {
+        let kind = Expression::compile(&format!("'a'.matches('{large}')")).unwrap_err().kind;
+        assert_eq!(kind, CompileErrorKind::Pattern, "{large}");
+    }
+    // Neither a long text nor many matches that each look at all of it are matched for nothing.
+    let long = json!({"resourceType": "Patient", "name": [{"text": "ab".repeat(100_000)}]});
+    assert_eq!(found(&long, "name.text.matches('[ab]*a[ab]{200}c')"), costly);
+    let long = json!({"resourceType": "Patient", "name": [{"text": "a".repeat(10_000)}]});
+    assert_eq!(found(&long, "name.text.matches('b')"), "Boolean:false");
+    assert_eq!(found(&long, "name.text.replaceMatches('.*b|a', '').length()"), costly);
+    assert_eq!(found(&long, "name.text.substring(0, 10).replaceMatches('.*b|a', 'b')"), "String:bbbbbbbbbb");
     let many = "true".to_owned() + &" and 'a'.matches('a')".repeat(21);
-    assert_eq!(Expression::compile(&many).unwrap_err().kind, CompileErrorKind::Pattern);
+    assert_eq!(Expression::compile(&many).unwrap_err().kind, CompileErrorKind::TooManyPatterns);
     let compiled = "(1".to_owned() + &" | 2".repeat(60) + ").select('a'.matches('a' & $index.toString()))";
     assert_eq!(found(&resource, &compiled), "Boolean:false Boolean:false");
     let compiled = "'a'.repeat(iif($this.length() < 99, $this & 'a', {})).select('a'.matches($this)).count()";
@@ -232,6 +270,75 @@ fn bounds_hold() {
     let resource = json!({"resourceType": "Patient", "extension": [nested, nested]});
     assert_eq!(found(&resource, "descendants().count() > 1000"), "Boolean:true");
     assert_eq!(found(&resource, "extension.isDistinct()"), "the resource is nested deeper than is accepted");
+}
+
+#[test]
+fn nothing_is_looked_at_or_made_for_nothing() {
+    let costly = "the expression needs more work than is accepted";
+    let long = "0".repeat(2 << 20);
+    let resource: Value = serde_json::from_str(&format!(
+        r#"{{"resourceType": "Patient", "name": [{{"text": "{long}b"}}, {{"text": "{long}c"}}], "extension": [
+            {{"url": "n", "valueDecimal": 1.{}}}, {{"url": "{long}"}},
+            {{"url": "q", "valueQuantity": {{"value": 1, "system": "{long}", "code": "x"}}}},
+            {{"url": "t", "valueDateTime": "2020-01-01T00:00:00.{long}Z"}}]}}"#,
+        "0".repeat(200),
+    ))
+    .unwrap();
+    let often = |condition: &str| format!("{condition} and ").repeat(90) + "true";
+    let wrong_type = "the expression applies an operator or a function to a type that it does not take";
+    for (text, expected) in [
+        // Units grow with every product.
+        ("(1|2|3|4|5|6|7|8|9|10|11|12).aggregate($total * $total, 1 'mm')".to_owned(), costly),
+        ("(1|2|3).aggregate($total / 1 's', 1 'mm')".to_owned(), "Quantity:1 'mm/s/s/s'"),
+        // Texts are looked at whenever they are converted, compared or looked for.
+        ("name.first().text.toString().length()".to_owned(), "Integer:2097153"),
+        (format!("name.first().text{}.length()", ".toString()".repeat(200)), costly),
+        ("name.first().text < name.last().text".to_owned(), "Boolean:true"),
+        (often("name.first().text < name.last().text"), costly),
+        (often("extension(%resource.name.first().text.substring(0, 1048576)).empty()"), costly),
+        // What is longer than any number, unit or time is none.
+        ("extension('n').value < 2".to_owned(), wrong_type),
+        ("extension('q').value.toQuantity().empty()".to_owned(), "Boolean:true"),
+        ("extension('t').value = @2020".to_owned(), "Boolean:false"),
+    ] {
+        assert_eq!(found(&resource, &text), expected, "{}", &text[..text.len().min(60)]);
+    }
+    let named = |text: &str| json!({"text": text});
+    let names = json!({"resourceType": "Patient", "name": [named("a"), named(&long)]});
+    assert_eq!(found(&names, "name.first() ~ name.last()"), "Boolean:false");
+    assert_eq!(found(&names, &often("(name.first() ~ name.last()).not()")), costly);
+    let given = |given: Vec<Value>| json!({"resourceType": "Patient", "name": [{"given": given}]});
+    let texts = |count: usize| given(vec!["x".into(); count]);
+    assert_eq!(found(&texts(ITEMS_MAX + 1), "name.given.count()"), costly);
+    assert_eq!(found(&texts(100_000), "name.given.type().type().count()"), "Integer:100000");
+    assert_eq!(found(&texts(100_000), &format!("name.given{}.count()", ".type()".repeat(30))), costly);
+    let conforms = "%resource.conformsTo('http://hl7.org/fhir/StructureDefinition/Patient')";
+    assert_eq!(found(&texts(10_000), conforms), "Boolean:true");
+    assert_eq!(found(&texts(10_000), &often(conforms)), costly);
+    assert_eq!(found(&given(vec![Value::Null; 100_000]), &often("name.given.empty()")), costly);
+    let mut unknown = patient();
+    let names = (0..100_000).map(|number| (format!("x{number}"), true.into()));
+    unknown.as_object_mut().unwrap().extend(names);
+    assert_eq!(found(&unknown, &often("children().exists()")), costly);
+}
+
+#[test]
+fn what_is_found_cannot_be_printed() {
+    let resource = patient();
+    let expression =
+        Expression::compile("name.family | birthDate | 'secret' | 1.5 | 2 'kg' | @2020").unwrap();
+    let found = expression.evaluate(&Context::of(&resource)).unwrap();
+    let printed = format!("{expression:?} {found:?} {:?}", Resolved::Resource(&resource));
+    assert_eq!(printed, format!("Expression(..) [{}] Resolved(..)", ["Item(..)"; 6].join(", ")));
+    for item in &found {
+        match item {
+            Item::Quantity(quantity) => assert_eq!(format!("{quantity:?}"), "Quantity(..)"),
+            Item::Element(element) => assert_eq!(format!("{element:?}"), "Element(..)"),
+            Item::Decimal(number) => assert_eq!(format!("{number:?}"), "Decimal(..)"),
+            Item::Date(date) => assert_eq!(format!("{date:?}"), "Temporal(..)"),
+            _ => {}
+        }
+    }
 }
 
 /// Words and symbols of the grammar, so that much of what is tried can be compiled.

@@ -1,16 +1,10 @@
 //! The functions of text.
 
-use std::borrow::Cow;
-
-use regex::Regex;
-
 use super::evaluate::{Evaluated, Evaluator, Items, Scope, integer, text};
 use super::item::Item;
+use super::pattern::Pattern;
 use super::syntax::{Call, Expression, Function};
-use super::{EvaluateError, PATTERN_BYTES_MAX, TEXT_BYTES_MAX, parser};
-
-/// Compiling a regular expression is as much work as this many steps.
-const PATTERN_STEPS: usize = 50_000;
+use super::{EvaluateError, TEXT_BYTES_MAX};
 
 impl<'v> Evaluator<'_, 'v> {
     pub(super) fn text_function(
@@ -25,12 +19,15 @@ impl<'v> Evaluator<'_, 'v> {
         };
         let first = argument(0)?;
         if call.function == F::Join {
-            return self.join(input, text(&first)?.as_deref().unwrap_or_default());
+            return self.join(input, text(&first)?.unwrap_or_default());
         }
         let Some(whole) = text(input)? else { return Ok(Vec::new()) };
         self.budget.spend_text(whole.len())?;
         let truth = |truth: bool| Ok(vec![Item::Boolean(truth)]);
-        let made = |text: String| Ok(vec![Item::String(Cow::Owned(text))]);
+        let made = |text: String| {
+            self.budget.text(text.len())?;
+            Ok(vec![Item::String(text.into())])
+        };
         let count = |count: usize| Ok(vec![Item::Integer(i64::try_from(count).unwrap_or(i64::MAX))]);
         match call.function {
             F::Length => return count(whole.chars().count()),
@@ -40,32 +37,29 @@ impl<'v> Evaluator<'_, 'v> {
             F::ToChars => {
                 self.budget.room(whole.len())?;
                 self.budget.spend(whole.len())?;
-                return Ok(whole
-                    .chars()
-                    .map(|letter| Item::String(Cow::Owned(letter.to_string())))
-                    .collect());
+                return Ok(whole.chars().map(|letter| Item::String(letter.to_string().into())).collect());
             }
             F::Substring => {
                 let (Some(start), second) = (integer(&first)?, argument(1)?) else { return Ok(Vec::new()) };
-                return Ok(substring(&whole, start, integer(&second)?).into_iter().collect());
+                return substring(whole, start, integer(&second)?).map_or(Ok(Vec::new()), made);
             }
             _ => {}
         }
         let Some(part) = text(&first)? else { return Ok(Vec::new()) };
         self.budget.spend_text(part.len())?;
         match call.function {
-            F::StartsWith => truth(whole.starts_with(&*part)),
-            F::EndsWith => truth(whole.ends_with(&*part)),
-            F::Contains => truth(whole.contains(&*part)),
-            F::IndexOf => match whole.find(&*part) {
+            F::StartsWith => truth(whole.starts_with(part)),
+            F::EndsWith => truth(whole.ends_with(part)),
+            F::Contains => truth(whole.contains(part)),
+            F::IndexOf => match whole.find(part) {
                 Some(at) => count(whole.get(..at).unwrap_or_default().chars().count()),
                 None => Ok(vec![Item::Integer(-1)]),
             },
             F::Split => {
                 let mut parts = Vec::new();
-                for one in whole.split(&*part) {
+                for one in whole.split(part) {
                     self.budget.room(parts.len())?;
-                    parts.push(Item::String(Cow::Owned(one.to_owned())));
+                    parts.push(Item::String(one.to_owned().into()));
                 }
                 Ok(parts)
             }
@@ -74,33 +68,28 @@ impl<'v> Evaluator<'_, 'v> {
                 let Some(by) = text(&second)? else { return Ok(Vec::new()) };
                 // Nothing is found before and after every letter.
                 let places = if part.is_empty() { whole.len() + 1 } else { whole.len() / part.len() };
-                self.bound(whole.len(), places, by.len(), || whole.matches(&*part).count())?;
-                made(whole.replace(&*part, &by))
+                self.bound(whole.len(), places, by.len(), || whole.matches(part).count())?;
+                made(whole.replace(part, by))
             }
-            F::Matches => {
-                let pattern = self.pattern(call, &part)?;
-                truth(pattern.is_match(&whole))
-            }
-            F::ReplaceMatches => {
+            F::Matches | F::ReplaceMatches => {
+                let compiled;
+                let pattern = match &call.pattern {
+                    Some(pattern) => pattern,
+                    None => {
+                        compiled = Pattern::compile(part, self.budget)?;
+                        &compiled
+                    }
+                };
+                if call.function == F::Matches {
+                    return truth(pattern.is_in(whole, self.budget)?);
+                }
                 let second = argument(1)?;
                 let Some(by) = text(&second)? else { return Ok(Vec::new()) };
-                let pattern = self.pattern(call, &part)?;
+                // What matches everywhere replaces nothing.
                 if part.is_empty() {
-                    return made(whole.into_owned());
+                    return made(whole.to_owned());
                 }
-                // A replacement may repeat what was found: as often as it has `$`.
-                let repeats = by.matches('$').count().saturating_add(1);
-                let longest = by.len().saturating_add(repeats.saturating_mul(whole.len()));
-                if longest.saturating_mul(whole.len() + 1) > TEXT_BYTES_MAX {
-                    let found =
-                        pattern.find_iter(&whole).map(|found| found.len()).fold(0_usize, |all, one| {
-                            all.saturating_add(by.len()).saturating_add(repeats.saturating_mul(one))
-                        });
-                    self.budget.text(whole.len().saturating_add(found))?;
-                }
-                let replaced = pattern.replace_all(&whole, &*groups(&by)).into_owned();
-                self.budget.text(replaced.len())?;
-                made(replaced)
+                made(pattern.replace(whole, by, self.budget)?)
             }
             _ => Err(EvaluateError::WrongType),
         }
@@ -113,13 +102,16 @@ impl<'v> Evaluator<'_, 'v> {
         let mut joined = String::new();
         for (index, item) in input.iter().enumerate() {
             let part = item.text().ok_or(EvaluateError::WrongType)?;
-            self.budget.text(joined.len() + separator.len() + part.len())?;
+            self.budget.spend_text(separator.len() + part.len())?;
+            if joined.len() + separator.len() + part.len() > TEXT_BYTES_MAX {
+                return Err(EvaluateError::TooCostly);
+            }
             if index > 0 {
                 joined.push_str(separator);
             }
             joined.push_str(part);
         }
-        Ok(vec![Item::String(Cow::Owned(joined))])
+        Ok(vec![Item::String(joined.into())])
     }
 
     /// Fails if text of this length, with at most so many places each made longer, may become too long.
@@ -133,45 +125,15 @@ impl<'v> Evaluator<'_, 'v> {
         if length.saturating_add(places_max.saturating_mul(longer)) > TEXT_BYTES_MAX {
             return self.budget.text(length.saturating_add(places().saturating_mul(longer)));
         }
-        self.budget.spend_text(length)
-    }
-
-    fn pattern(&self, call: &'v Call, text: &str) -> Evaluated<Cow<'v, Regex>> {
-        if let Some(pattern) = &call.pattern {
-            return Ok(Cow::Borrowed(pattern));
-        }
-        if text.len() > PATTERN_BYTES_MAX {
-            return Err(EvaluateError::Pattern);
-        }
-        self.budget.spend(PATTERN_STEPS)?;
-        parser::pattern(text).map(Cow::Owned).ok_or(EvaluateError::Pattern)
+        Ok(())
     }
 }
 
 /// Counted in characters from 0; nothing if the start is not within.
-fn substring<'v>(whole: &str, start: i64, length: Option<i64>) -> Option<Item<'v>> {
+fn substring(whole: &str, start: i64, length: Option<i64>) -> Option<String> {
     let start = usize::try_from(start).ok()?;
     let mut letters = whole.chars().skip(start).peekable();
     letters.peek()?;
     let length = length.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(0));
-    Some(Item::String(Cow::Owned(letters.take(length).collect())))
-}
-
-/// `$1` and `${name}` as the crate writes them: a digit after `$` ends the name.
-fn groups(replacement: &str) -> String {
-    let mut out = String::with_capacity(replacement.len());
-    let mut letters = replacement.chars().peekable();
-    while let Some(letter) = letters.next() {
-        out.push(letter);
-        if letter == '$' {
-            let mut digits = String::new();
-            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            if !digits.is_empty() {
-                out.push_str(&format!("{{{digits}}}"));
-            }
-        }
-    }
-    out
+    Some(letters.take(length).collect())
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::value::New;
-use super::{NO_ELEMENT, NO_LIST, Problem, THE_RESOURCE, TOO_DEEP, UNKNOWN_ELEMENT};
+use super::{NO_ELEMENT, NO_LIST, Problem, THE_RESOURCE, TOO_COSTLY, TOO_DEEP, UNKNOWN_ELEMENT};
 use crate::definitions::{self, Definition, Element, ElementType};
-use crate::fhirpath::RESOURCE_DEPTH_MAX;
+use crate::fhirpath::{Budget, RESOURCE_DEPTH_MAX};
 
 /// One step down in JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,18 +61,18 @@ impl Target {
                 at(resource, &inner).and_then(|value| resource_definition(value)).ok_or(UNKNOWN_ELEMENT)?
             }
             ElementType::Primitive(_) => {
-                let object = object_at(resource, &self.path)?;
-                let length = object.get(&self.key).and_then(Value::as_array).map_or(0, Vec::len);
+                let length = List::at(resource, self)?.length;
                 let sibling = format!("_{}", self.key);
-                let extends = object.entry(&*sibling).or_insert_with(|| match self.index {
-                    Some(_) => Value::Array(vec![Value::Null; length]),
+                let extends = object_at(resource, &self.path)?.entry(&*sibling);
+                let extends = extends.or_insert_with(|| match self.index {
+                    Some(_) => Value::Array(Vec::new()),
                     None => Value::Object(Map::new()),
                 });
-                if let (Some(index), Value::Array(items)) = (self.index, extends)
-                    && let Some(item) = items.get_mut(index)
-                    && item.is_null()
-                {
-                    *item = Value::Object(Map::new());
+                if let (Some(index), Value::Array(items)) = (self.index, extends) {
+                    items.resize(length, Value::Null);
+                    if let Some(item) = items.get_mut(index).filter(|item| item.is_null()) {
+                        *item = Value::Object(Map::new());
+                    }
                 }
                 path.push(Step::Property(sibling));
                 definitions::element()
@@ -106,21 +106,14 @@ impl Target {
     pub(super) fn replace(&self, resource: &mut Value, value: &Value) -> Result<(), Problem> {
         let element = self.element()?;
         let new = New::of(self.definition, element, value, RESOURCE_DEPTH_MAX)?;
-        let object = object_at(resource, &self.path)?;
         if let Some(index) = self.index {
-            let length = object.get(&self.key).and_then(Value::as_array).map_or(0, Vec::len);
-            return List {
-                path: self.path.clone(),
-                definition: self.definition,
-                key: self.key.clone(),
-                length,
-            }
-            .change(
+            return List::at(resource, self)?.change(
                 resource,
                 |items| set(items, index, new.value),
                 |items| set(items, index, new.sibling),
             );
         }
+        let object = object_at(resource, &self.path)?;
         // The new form of a choice stands where the old one stood.
         let sibling = format!("_{}", self.key);
         let place = object.keys().position(|key| *key == self.key || *key == sibling).unwrap_or(object.len());
@@ -159,13 +152,15 @@ impl List {
             .iter()
             .enumerate()
             .all(|(index, one)| one.index == Some(index) && one.key == first.key && one.path == first.path);
-        let object = object_at(resource, &first.path)?;
-        let length = |key: &str| object.get(key).and_then(Value::as_array).map_or(0, Vec::len);
-        let length = length(&first.key).max(length(&format!("_{}", first.key)));
-        if !all || length != found.len() {
-            return Err(NO_LIST);
-        }
-        Ok(Self { path: first.path.clone(), definition: first.definition, key: first.key.clone(), length })
+        let list = Self::at(resource, first)?;
+        if all && list.length == found.len() { Ok(list) } else { Err(NO_LIST) }
+    }
+
+    /// The list that an element is an item of. Some of its items may have nothing but what extends them.
+    fn at(resource: &mut Value, item: &Target) -> Result<Self, Problem> {
+        let object = object_at(resource, &item.path)?;
+        let length = length(object, &item.key).max(length(object, &format!("_{}", item.key)));
+        Ok(Self { path: item.path.clone(), definition: item.definition, key: item.key.clone(), length })
     }
 
     pub(super) fn element(&self) -> Result<&'static Element, Problem> {
@@ -201,19 +196,25 @@ impl List {
     }
 }
 
-/// Looks for values in the resource by where they are in memory.
-pub(super) struct Finder {
-    /// Positions in `found`.
-    pub(super) wanted: HashMap<*const Value, Vec<usize>>,
-    pub(super) found: Vec<Option<Target>>,
-    /// Where it stands.
-    pub(super) path: Vec<Step>,
+/// How many items stand at this name.
+pub(super) fn length(object: &Map<String, Value>, key: &str) -> usize {
+    object.get(key).and_then(Value::as_array).map_or(0, Vec::len)
 }
 
-impl Finder {
+/// Looks for values in the resource by where they are in memory.
+pub(super) struct Finder<'b> {
+    /// Positions in `found`.
+    wanted: HashMap<*const Value, Vec<usize>>,
+    pub(super) found: Vec<Option<Target>>,
+    /// Where it stands.
+    path: Vec<Step>,
+    budget: &'b Budget,
+}
+
+impl<'b> Finder<'b> {
     /// For so many items.
-    pub(super) fn new(wanted: HashMap<*const Value, Vec<usize>>, items: usize) -> Self {
-        Self { wanted, found: vec![None; items], path: Vec::new() }
+    pub(super) fn new(wanted: HashMap<*const Value, Vec<usize>>, items: usize, budget: &'b Budget) -> Self {
+        Self { wanted, found: vec![None; items], path: Vec::new(), budget }
     }
 
     /// A resource, or an object below, of this definition.
@@ -225,15 +226,19 @@ impl Finder {
     ) -> Result<(), Problem> {
         let depth_left = depth_left.checked_sub(1).ok_or(TOO_DEEP)?;
         if self.path.is_empty() {
-            self.note(value, definition, "", None);
+            self.note(value, definition, "", None)?;
         }
         for (key, below) in value.as_object().into_iter().flatten() {
             let name = key.strip_prefix('_').unwrap_or(key);
+            self.spend(1)?;
             let Some(element) = definition.element(name) else { continue };
             let items = below.as_array().map(Vec::as_slice);
             for (index, item) in items.unwrap_or(std::slice::from_ref(below)).iter().enumerate() {
                 let index = items.map(|_| index);
-                self.note(item, definition, name, index);
+                self.note(item, definition, name, index)?;
+                if self.wanted.is_empty() {
+                    return Ok(());
+                }
                 let length = self.path.len();
                 self.path.push(Step::Property(key.clone()));
                 self.path.extend(index.map(Step::Item));
@@ -252,12 +257,25 @@ impl Finder {
         Ok(())
     }
 
-    fn note(&mut self, value: &Value, definition: &'static Definition, key: &str, index: Option<usize>) {
-        for position in self.wanted.get(&std::ptr::from_ref(value)).into_iter().flatten() {
-            if let Some(found) = self.found.get_mut(*position) {
+    fn note(
+        &mut self,
+        value: &Value,
+        definition: &'static Definition,
+        key: &str,
+        index: Option<usize>,
+    ) -> Result<(), Problem> {
+        self.spend(1)?;
+        for position in self.wanted.remove(&std::ptr::from_ref(value)).into_iter().flatten() {
+            self.spend(self.path.len())?;
+            if let Some(found) = self.found.get_mut(position) {
                 *found = Some(Target { path: self.path.clone(), definition, key: key.to_owned(), index });
             }
         }
+        Ok(())
+    }
+
+    fn spend(&self, steps: usize) -> Result<(), Problem> {
+        self.budget.spend(steps).map_err(|_| TOO_COSTLY)
     }
 }
 

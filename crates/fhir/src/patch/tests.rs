@@ -140,6 +140,45 @@ fn lists_are_changed_by_position_with_what_extends_them() {
 }
 
 #[test]
+fn items_that_have_only_what_extends_them_are_items_of_their_list() {
+    let name = |given: Value, sibling: Value| json!({"resourceType": "Patient", "name": [{"given": given, "_given": sibling}]});
+    let patient = name(json!(["a"]), json!([null, {"id": "b"}, {"id": "c"}]));
+    let extension = json!({"valueExtension": {"url": "x", "valueCode": "y"}});
+    for (operation, expected) in [
+        (
+            json!({"type": "replace", "path": "name.given[0]", "value": {"valueString": "x"}}),
+            name(json!(["x", null, null]), json!([null, {"id": "b"}, {"id": "c"}])),
+        ),
+        (
+            json!({"type": "replace", "path": "name.given[2]", "value": {"valueString": "x"}}),
+            name(json!(["a", null, "x"]), json!([null, {"id": "b"}, null])),
+        ),
+        (
+            json!({"type": "add", "path": "name.given[1]", "name": "extension", "value": extension}),
+            name(
+                json!(["a"]),
+                json!([null, {"id": "b", "extension": [{"url": "x", "valueCode": "y"}]}, {"id": "c"}]),
+            ),
+        ),
+        (
+            json!({"type": "add", "path": "name", "name": "given", "value": {"valueString": "d"}}),
+            name(json!(["a", null, null, "d"]), json!([null, {"id": "b"}, {"id": "c"}, null])),
+        ),
+    ] {
+        assert_eq!(
+            fhirpath_patch(&patient, &parameters(json!([operation]))).unwrap(),
+            expected,
+            "{operation}"
+        );
+    }
+    let shorter = name(json!(["a", "b"]), json!([{"id": "a"}]));
+    let operation =
+        json!({"type": "add", "path": "name.given[1]", "name": "id", "value": {"valueString": "b"}});
+    let patched = fhirpath_patch(&shorter, &parameters(json!([operation]))).unwrap();
+    assert_eq!(patched, name(json!(["a", "b"]), json!([{"id": "a"}, {"id": "b"}])));
+}
+
+#[test]
 fn elements_are_deleted_and_replaced() {
     check(
         json!([{"type": "delete", "path": "Patient.birthDate"}]),
@@ -234,6 +273,35 @@ fn what_cannot_be_done_is_told_by_its_place() {
     let questionnaire = json!({"resourceType": "Questionnaire"});
     let patch = parameters(json!([{"type": "add", "path": "Questionnaire", "name": "item", "value": deep}]));
     assert_eq!(fhirpath_patch(&questionnaire, &patch).unwrap_err()[0].code, IssueCode::TooCostly);
+}
+
+#[test]
+fn all_paths_together_take_no_more_than_is_accepted() {
+    let delete = |path: &str| json!({"type": "delete", "path": path});
+    let matched = delete("Patient.name.where(text.matches('x') and text.matches('y'))");
+    let operations = vec![matched; OPERATIONS_MAX];
+    refused(
+        Value::Array(operations),
+        "too-costly: operation 31: the path: more regular expressions than are accepted at byte 24 of the expression",
+    );
+    // Nor does it cost nothing to find out where in the resource something is, unless nothing is looked for.
+    let mut large = patient();
+    large["contact"] = vec![json!({"gender": "male"}); 10_000].into();
+    large["language"] = "en".into();
+    let all = |path: &str| {
+        let operations: Vec<Value> = vec![delete(path); OPERATIONS_MAX];
+        fhirpath_patch(&large, &parameters(Value::Array(operations)))
+    };
+    assert_eq!(all("Patient.gender").unwrap(), large);
+    let language =
+        vec![json!({"type": "replace", "path": "Patient.language", "value": {"valueCode": "de"}}); 200];
+    let issues = fhirpath_patch(&large, &parameters(Value::Array(language))).unwrap_err();
+    assert_eq!(issues[0].code, IssueCode::TooCostly);
+    // Lists of any length are put together.
+    let telecom = vec![json!({"name": "telecom", "valueContactPoint": {"value": "1"}}); 20_000];
+    let add = json!({"type": "add", "path": "Patient", "name": "contact", "value": {"part": telecom}});
+    let patched = fhirpath_patch(&patient(), &parameters(json!([add]))).unwrap();
+    assert_eq!(patched["contact"][1]["telecom"].as_array().unwrap().len(), 20_000);
 }
 
 proptest! {

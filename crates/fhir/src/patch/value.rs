@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::target::{List, Step, object_at};
+use super::target::{Step, length, object_at};
 use super::{
     NO_VALUE, Problem, THERE_ALREADY, TOO_DEEP, UNKNOWN_ELEMENT, WRONG_FORM, name_of, parts, value_of,
 };
@@ -21,10 +21,11 @@ pub(super) fn add(
     let new = New::of(definition, element, value, depth_left)?;
     let object = object_at(resource, path)?;
     if element.many {
-        let length = |key: &str| object.get(key).and_then(Value::as_array).map_or(0, Vec::len);
-        let length = length(&element.key).max(length(&format!("_{}", element.key)));
-        let list = List { path: path.to_vec(), definition, key: element.key.to_string(), length };
-        return list.change(resource, |items| items.push(new.value), |items| items.push(new.sibling));
+        let sibling = format!("_{}", element.key);
+        let before = length(object, &element.key).max(length(object, &sibling));
+        append(object, &element.key, before, new.value);
+        append(object, &sibling, before, new.sibling);
+        return Ok(());
     }
     let is_there = |key: &String| {
         let key = key.strip_prefix('_').unwrap_or(key);
@@ -35,6 +36,22 @@ pub(super) fn add(
     }
     new.put(object);
     Ok(())
+}
+
+/// Adds the item after so many to a list, which there is none of as long as all its items are null.
+fn append(object: &mut Map<String, Value>, key: &str, before: usize, item: Value) {
+    match object.get_mut(key) {
+        Some(Value::Array(items)) => {
+            items.resize(before, Value::Null);
+            items.push(item);
+        }
+        _ if item.is_null() => {}
+        _ => {
+            let mut items = vec![Value::Null; before];
+            items.push(item);
+            object.insert(key.to_owned(), Value::Array(items));
+        }
+    }
 }
 
 /// The element of this name, which for a choice may be with its type or without.

@@ -17,6 +17,8 @@ use crate::outcome::{Issue, IssueCode};
 
 /// A name is as long as this at most.
 const CODE_BYTES_MAX: usize = 64;
+/// So is an expression: steps along a path nest.
+const EXPRESSION_BYTES_MAX: usize = 2_000;
 const COMPONENTS_MAX: usize = 8;
 /// So many different definitions are held in one process at most: what was compiled once is kept.
 const INTERNED_MAX: usize = 20_000;
@@ -109,6 +111,11 @@ impl Added {
         let base = self.bases.first().copied().ok_or_else(|| {
             Issue::error(IssueCode::Required, "is required").at("SearchParameter.base".to_owned())
         })?;
+        let expressions = self.components.iter().map(|(.., expression)| expression).chain([&self.expression]);
+        if expressions.into_iter().any(|expression| expression.len() > EXPRESSION_BYTES_MAX) {
+            let words = format!("expressions have {EXPRESSION_BYTES_MAX} bytes at most");
+            return Err(Issue::error(IssueCode::TooLong, words).at("SearchParameter.expression".to_owned()));
+        }
         if self.compile(base).is_none() {
             let words = match fhirpath::Expression::compile(&self.expression) {
                 Err(error) => error.to_string(),

@@ -1,6 +1,6 @@
 //! From the parameters of a search to a [`Query`].
 
-use super::extract::split_reference;
+use super::extract::{normalize_string, split_reference, words};
 use super::parameters::{ParameterKind, Parameters, SearchParameter, parameter};
 use super::query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
@@ -22,6 +22,8 @@ pub enum Handling {
 /// The most values in one parameter, and parameters in one query.
 const MOST: usize = 200;
 
+/// The most words that are looked for at once.
+const WORDS_MAX: usize = 100;
 const ELEMENTS_MAX: usize = 64;
 const SORT_KEYS_MAX: usize = 4;
 /// Chains and `_has` within each other.
@@ -377,7 +379,8 @@ fn read_value(
                 _ => Err(wrong("`:missing` takes true or false")),
             };
         }
-        Some(Modifier::Text) => return Ok(FilterValue::Words(unescape(text))),
+        Some(Modifier::Text) => return Ok(FilterValue::Words(normal(text)?)),
+        Some(Modifier::Exact) => return Ok(FilterValue::String(unescape(text))),
         Some(Modifier::Identifier) => return Ok(token(text)),
         Some(Modifier::In | Modifier::NotIn) => return Ok(FilterValue::ValueSet(unescape(text))),
         Some(Modifier::Above | Modifier::Below) if parameter.kind == ParameterKind::Token => {
@@ -433,7 +436,7 @@ fn read_plain(
 ) -> Result<FilterValue, Fault> {
     Ok(match kind {
         ParameterKind::Token => token(text),
-        ParameterKind::String => FilterValue::String(unescape(text)),
+        ParameterKind::String => FilterValue::String(normal(text)?),
         ParameterKind::Uri => FilterValue::Uri(unescape(text)),
         ParameterKind::Reference => {
             let text = unescape(text);
@@ -464,10 +467,23 @@ fn read_plain(
                 |index: usize| parts.get(index).map(|part| unescape(part)).filter(|part| !part.is_empty());
             FilterValue::Quantity { prefix, value, low, high, system: part(1), code: part(2) }
         }
-        ParameterKind::Words => FilterValue::Words(unescape(text)),
+        ParameterKind::Words => {
+            let text = normal(text)?;
+            match words(&text).take(WORDS_MAX + 1).count() {
+                0 => return Err(wrong("a text that is looked for needs a word")),
+                1..=WORDS_MAX => FilterValue::Words(text),
+                _ => return Err(wrong("`_text` and `_content` take 100 words at most")),
+            }
+        }
         ParameterKind::Place => near(text)?,
         ParameterKind::Composite => return Err(wrong("a composite cannot stand here")),
     })
+}
+
+/// The text as it is compared. Of one that is empty then, every text would be a match.
+fn normal(text: &str) -> Result<String, Fault> {
+    let normal = normalize_string(&unescape(text));
+    if normal.is_empty() { Err(wrong("a text that is looked for is blank")) } else { Ok(normal) }
 }
 
 /// `latitude|longitude|distance|unit` (<https://hl7.org/fhir/R4/location.html#positional>).

@@ -228,7 +228,7 @@ pub enum FilterValue {
     },
     /// `:in` and `:not-in`: a value set by its canonical URL, or as `ValueSet/id`.
     ValueSet(String),
-    /// `:text` of a token, and full text.
+    /// `:text` of a token, and full text; normalised, with a word in it.
     Words(String),
     /// `:of-type` of an identifier: `system|code|value`.
     Identifier {
@@ -248,7 +248,7 @@ pub enum FilterValue {
         /// Metres.
         distance: f64,
     },
-    /// Text, as it was sent.
+    /// Text: as it was sent for `:exact`, and otherwise normalised and not empty.
     String(String),
     /// A URI.
     Uri(String),

@@ -11,7 +11,7 @@ use super::text;
 const KEPT: [&str; 8] = ["url", "version", "name", "title", "status", "experimental", "date", "publisher"];
 
 /// Which part of an expansion is wanted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Part {
     /// Only codes with these words.
     pub words: Option<String>,

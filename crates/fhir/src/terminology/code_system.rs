@@ -22,7 +22,8 @@ pub struct CodeSystem {
     pub(super) name: Option<String>,
     case_sensitive: bool,
     complete: bool,
-    of_parts: bool,
+    /// Whether what stands below a concept is a kind of it.
+    of_kinds: bool,
     /// The codes of the properties that it defines, and what the specification calls them.
     declared: HashMap<String, String>,
     concepts: Vec<Concept>,
@@ -72,7 +73,7 @@ impl CodeSystem {
             // What does not say that case is of no matter must be taken as it stands.
             case_sensitive: resource.get("caseSensitive").and_then(Value::as_bool) != Some(false),
             complete: text(resource, "content") == Some("complete"),
-            of_parts: text(resource, "hierarchyMeaning") == Some("part-of"),
+            of_kinds: !matches!(text(resource, "hierarchyMeaning"), Some("part-of" | "grouped-by")),
             declared,
             concepts: Vec::new(),
             places: HashMap::new(),
@@ -191,10 +192,10 @@ impl CodeSystem {
     }
 
     fn has_kinds(&self) -> Result<(), Fault> {
-        match (self.complete, self.of_parts) {
+        match (self.complete, self.of_kinds) {
             (false, _) => Err(Fault::PartialCodeSystem),
-            (true, true) => Err(Fault::NoKinds),
-            (true, false) => Ok(()),
+            (true, false) => Err(Fault::NoKinds),
+            (true, true) => Ok(()),
         }
     }
 

@@ -45,6 +45,17 @@ struct Within {
 }
 
 impl Within {
+    /// Lets case be of no matter from now on, for the codes that are there as well: of two that are the same then, the
+    /// first counts.
+    fn fold(&mut self) {
+        let places = std::mem::take(&mut self.places);
+        for (code, place) in places {
+            let first = self.places.entry(code.to_lowercase().into()).or_insert(place);
+            *first = place.min(*first);
+        }
+        self.folds = true;
+    }
+
     fn place(&self, code: &str) -> Option<usize> {
         let folded = self.folds.then(|| code.to_lowercase());
         self.places.get(folded.as_deref().unwrap_or(code)).copied()
@@ -78,7 +89,10 @@ impl Expansion {
     pub(super) fn add(&mut self, coded: Coded, folds: bool, steps: &mut Steps) -> Result<(), Fault> {
         steps.take(CODE_STEPS)?;
         let within = self.systems.entry(Arc::clone(&coded.system)).or_default();
-        within.folds |= folds;
+        if folds && !within.folds {
+            steps.take(within.places.len())?;
+            within.fold();
+        }
         let key = if within.folds { coded.code.to_lowercase().into() } else { Arc::clone(&coded.code) };
         if within.places.contains_key(&key) {
             return Ok(());

@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::code_system::{CodeSystem, Concept};
 use super::{Fault, Steps, text};
 
-/// The longest regular expression, and the largest form that it is compiled to, in bytes.
+/// The longest regular expression, in bytes.
 const REGEX_BYTES_MAX: usize = 1_000;
-const REGEX_COMPILED_MAX: usize = 64 << 10;
-/// What it takes to compile one.
-const REGEX_STEPS: usize = 5_000;
-/// So many bytes of a text are compared in one step, or matched by a regular expression.
+/// How large the form may become that it is compiled to, in bytes, and how many steps [`REGEX_STEP_BYTES`] of a text then
+/// take: a hostile text keeps every state busy.
+const REGEX_SIZES: [(usize, usize); 3] = [(4 << 10, 1), (16 << 10, 4), (64 << 10, 16)];
+/// What it takes to compile one, twice.
+const REGEX_STEPS: usize = 10_000;
+/// So many bytes of a text are compared in one step, or matched by a small regular expression.
 const STEP_BYTES: usize = 16;
 const REGEX_STEP_BYTES: usize = 2;
 
@@ -67,7 +69,7 @@ enum Asks {
     Is(String),
     OneOf(HashSet<String>),
     NoneOf(HashSet<String>),
-    Like(Regex),
+    Like(Regex, usize),
     Exists(bool),
 }
 
@@ -103,7 +105,10 @@ fn scan(
         "=" => Asks::Is(folded(value)),
         "in" => Asks::OneOf(listed()),
         "not-in" => Asks::NoneOf(listed()),
-        "regex" => Asks::Like(compiled(value, folds, steps)?),
+        "regex" => {
+            let (pattern, cost) = compiled(value, folds, steps)?;
+            Asks::Like(pattern, cost)
+        }
         "exists" => Asks::Exists(match value {
             "true" => true,
             "false" => false,
@@ -111,17 +116,20 @@ fn scan(
         }),
         _ => return Err(Fault::Filter),
     };
-    let step_bytes = if operator == "regex" { REGEX_STEP_BYTES } else { STEP_BYTES };
+    let cost = |text: &String| match &asks {
+        Asks::Like(_, cost) => 1 + text.len().div_ceil(REGEX_STEP_BYTES) * cost,
+        _ => 1 + text.len() / STEP_BYTES,
+    };
     let mut chosen = HashSet::new();
     for (place, concept) in system.concepts().iter().enumerate() {
         let values = values(system, concept, property);
-        steps.take(values.iter().fold(1, |sum, one| sum + 1 + one.len() / step_bytes))?;
+        steps.take(values.iter().map(cost).fold(1, |sum, one| sum + one))?;
         let mut values = values.iter().map(|one| folded(one));
         let meets = match &asks {
             Asks::Is(wanted) => values.any(|one| one == *wanted),
             Asks::OneOf(wanted) => values.any(|one| wanted.contains(&one)),
             Asks::NoneOf(unwanted) => !values.any(|one| unwanted.contains(&one)),
-            Asks::Like(pattern) => values.any(|one| pattern.is_match(&one)),
+            Asks::Like(pattern, _) => values.any(|one| pattern.is_match(&one)),
             Asks::Exists(wanted) => values.next().is_some() == *wanted,
         };
         if meets {
@@ -131,17 +139,22 @@ fn scan(
     Ok(chosen)
 }
 
-/// The pattern, which must fit a whole value.
-fn compiled(pattern: &str, ignore_case: bool, steps: &mut Steps) -> Result<Regex, Fault> {
+/// The pattern, which must fit a whole value, and how many steps it takes.
+fn compiled(pattern: &str, ignore_case: bool, steps: &mut Steps) -> Result<(Regex, usize), Fault> {
     steps.take(REGEX_STEPS)?;
     if pattern.len() > REGEX_BYTES_MAX {
         return Err(Fault::Filter);
     }
-    RegexBuilder::new(&format!("^(?:{pattern})$"))
-        .case_insensitive(ignore_case)
-        .size_limit(REGEX_COMPILED_MAX)
-        .build()
-        .map_err(|_| Fault::Filter)
+    let build = |pattern: &str| {
+        REGEX_SIZES.into_iter().find_map(|(size, cost)| {
+            let mut builder = RegexBuilder::new(pattern);
+            builder.case_insensitive(ignore_case).size_limit(size).dfa_size_limit(size);
+            builder.build().ok().map(|regex| (regex, cost))
+        })
+    };
+    // What closes the group around it is no pattern by itself.
+    let whole = build(pattern).and_then(|_| build(&format!("^(?:{pattern})$")));
+    whole.ok_or(Fault::Filter)
 }
 
 /// The values of a property as texts.

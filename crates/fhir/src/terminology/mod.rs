@@ -33,15 +33,15 @@ pub use coding::{Coding, Verdict};
 pub use expansion::{Coded, Expansion};
 
 /// The most concepts of one code system.
-pub const CONCEPTS_MAX: usize = 200_000;
+const CONCEPTS_MAX: usize = 200_000;
 /// The most codes of one value set.
-pub const CODES_MAX: usize = 100_000;
+const CODES_MAX: usize = 100_000;
 /// How deep value sets may draw on each other.
-pub const NESTED_MAX: usize = 16;
+const NESTED_MAX: usize = 16;
 /// The most definitions that one question draws on.
-pub const DEFINITIONS_MAX: usize = 100;
+const DEFINITIONS_MAX: usize = 100;
 /// The most steps of one question: a concept that is read, gone through or put into a value set takes a few.
-pub const STEPS_MAX: usize = 4_000_000;
+const STEPS_MAX: usize = 4_000_000;
 
 /// Where definitions come from.
 pub trait Definitions {
@@ -89,8 +89,10 @@ pub enum Fault {
     /// The code system has no such code.
     #[error("the code system has no such code")]
     UnknownCode,
-    /// The hierarchy is of parts, not of kinds.
-    #[error("the hierarchy of this code system is one of parts: no code of it is a kind of another")]
+    /// The hierarchy is of parts or groups, not of kinds.
+    #[error(
+        "the hierarchy of this code system is one of parts or groups: no code of it is a kind of another"
+    )]
     NoKinds,
     /// A value set leads to itself.
     #[error("a value set draws on itself, by way of others perhaps: break the circle in their `compose`")]

@@ -94,6 +94,7 @@ fn filters_choose_as_the_specification_says() {
         ("concept", "not-in", "a,e", "bdc"),
         ("display", "regex", ".*ta", "bd"),
         ("display", "regex", "ta", ""),
+        ("display", "regex", "(?i)BETA|x", "b"),
         ("vowel", "=", "true", "ae"),
         ("vowel", "exists", "false", "bdc"),
         ("under", "exists", "true", "d"),
@@ -112,6 +113,7 @@ fn filters_choose_as_the_specification_says() {
         ("concept", "is-a", "zz", Fault::UnknownCode),
         ("vowel", "is-a", "a", Fault::Filter),
         ("concept", "regex", "(", Fault::Filter),
+        ("display", "regex", "zz)|(?:.*", Fault::Filter),
         ("concept", "regex", &"a{900}".repeat(20), Fault::Filter),
         ("concept", "exists", "perhaps", Fault::Filter),
         ("concept", "like", "a", Fault::Filter),
@@ -229,8 +231,12 @@ fn subsumption_goes_by_every_parent_and_never_in_circles() {
     circle["caseSensitive"] = false.into();
     let system = terminology.code_system_of(&circle).unwrap();
     assert_eq!(system.kinds_of("D").unwrap().len(), 4);
-    circle["hierarchyMeaning"] = "part-of".into();
-    assert_eq!(terminology.code_system_of(&circle).unwrap().kinds_of("a"), Err(Fault::NoKinds));
+    for meaning in ["part-of", "grouped-by"] {
+        circle["hierarchyMeaning"] = meaning.into();
+        let system = terminology.code_system_of(&circle).unwrap();
+        assert_eq!(system.kinds_of("a"), Err(Fault::NoKinds), "{meaning}");
+        assert_eq!(system.subsumes("a", "b"), Err(Fault::NoKinds), "{meaning}");
+    }
 }
 
 #[test]
@@ -245,6 +251,20 @@ fn case_counts_only_where_the_code_system_says_so() {
     assert_eq!(expansion.codes().len(), 3);
     assert!(expansion.find(Some("urn:letters"), "A").is_some_and(|coded| coded.is_abstract));
     assert!(expansion.find(None, "a").is_some() && expansion.find(Some("urn:letters"), "b").is_none());
+}
+
+#[test]
+fn case_stops_counting_for_the_codes_that_were_there_before() {
+    let of_version = |version: &str, code: &str| json!({"system": "urn:letters", "version": version, "concept": [{"code": code}]});
+    let mut system = letters();
+    system["caseSensitive"] = false.into();
+    // Of the version that is not there it is not known, and case counts.
+    let mut terminology = Terminology::new(Shelf::of(&[system]));
+    let compose = json!({"include": [of_version("0", "A"), of_version("0", "Z"), of_version("1", "a")]});
+    let expansion = terminology.expand_resource(&set("urn:s", &compose)).unwrap();
+    let codes: Vec<&str> = expansion.codes().iter().map(|coded| &*coded.code).collect();
+    assert_eq!(codes, ["A", "Z"]);
+    assert!(["a", "A", "z", "Z"].iter().all(|code| expansion.find(Some("urn:letters"), code).is_some()));
 }
 
 #[test]

@@ -137,12 +137,34 @@ fn rules_take_no_longer_than_is_accepted() {
     let component = json!({"code": {"coding": codings}, "valueBoolean": true});
     let found = super::resource(&json!({
         "resourceType": "Observation", "status": "final", "code": {"coding": codings.clone()},
-        "valueBoolean": true, "component": vec![component; 400],
+        "valueBoolean": true, "effectivePeriod": {"start": "x", "end": "2020"}, "component": vec![component; 400],
     }));
+    let told = found.iter().map(|issue| format!("{} {}", issue.code.code(), issue.diagnostics));
     assert_eq!(
-        found.iter().map(|issue| &*issue.diagnostics).collect::<Vec<_>>(),
-        ["obs-7 could not be checked: the expression needs more work than is accepted"],
+        told.collect::<Vec<_>>(),
+        [
+            "value must be a date, or a date with time and zone such as 2015-02-07T13:28:17-05:00",
+            "too-costly obs-7 could not be checked: the expression needs more work than is accepted",
+            "incomplete per-1 could not be checked: the expression applies an operator or a function to a type that it \
+             does not take",
+        ],
     );
+}
+
+#[test]
+fn a_null_in_a_list_is_looked_up_once_however_many_there_are() {
+    let extended = |position: usize| if position == 7 { Value::Null } else { json!({"id": "x"}) };
+    let mut name = serde_json::Map::new();
+    name.insert("given".to_owned(), vec![Value::Null; 100_000].into());
+    name.extend((0..100_000).map(|number| (format!("x{number}"), true.into())));
+    name.insert("_given".to_owned(), (0..100_000).map(extended).collect());
+    let found = super::resource(&json!({"resourceType": "Patient", "name": [name]}));
+    let place = found[0].expression.as_deref();
+    assert_eq!(
+        (place, &*found[0].diagnostics),
+        (Some("Patient.name[0].given[7]"), "null may stand only where an extension says why")
+    );
+    assert!(found[1..ISSUES_MAX].iter().all(|issue| issue.diagnostics.starts_with("property")));
 }
 
 #[test]
