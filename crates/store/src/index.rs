@@ -248,7 +248,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] and [`StoreError::Corrupt`].
     pub async fn refresh_index(&self) -> Result<(), StoreError> {
-        self.read_with(|snapshot| load(snapshot)).await
+        self.read_with(load).await
     }
 
     /// How the index is doing.
