@@ -14,6 +14,7 @@ use ward_store::Store;
 use crate::authenticate::Sessions;
 use crate::config::AppLimits;
 use crate::cursor::Cursors;
+use crate::fhir::Imports;
 use crate::subscriptions::Subscriptions;
 use crate::trail::Trail;
 
@@ -34,6 +35,7 @@ pub(crate) struct App {
     /// Names what is imported without an id.
     pub(crate) import_ids: Tokenizer,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) imports: Imports,
     pub(crate) settings: Settings,
     /// The CapabilityStatement of a generation of the search parameters.
     pub(crate) capability_statement: Mutex<Option<(u64, Bytes)>>,

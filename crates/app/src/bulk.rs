@@ -27,20 +27,27 @@ const EXPORT_PAGE: u32 = 500;
 const ISSUES_TOLD: usize = 3;
 
 /// A line that can be stored.
-struct Ready {
+pub(crate) struct Ready {
     line: usize,
     resource: Value,
     prepared: Prepared,
 }
 
 /// What became of a line.
-struct LineResult {
+pub(crate) struct LineResult {
     line: usize,
     kind: Option<ResourceType>,
     outcome: &'static str,
     reason: String,
     /// Whose data it is about or was, if it was stored.
-    patients: Vec<ResourceId>,
+    pub(crate) patients: Vec<ResourceId>,
+}
+
+impl Ready {
+    /// The type of the resource.
+    pub(crate) const fn kind(&self) -> ResourceType {
+        self.prepared.key().resource_type
+    }
 }
 
 impl LineResult {
@@ -73,8 +80,7 @@ pub(crate) async fn import(
         .map_err(|_| Problem::internal())??;
     let (ready, unchanged) = call.app.store.read(move |session| changed(session, ready)).await?;
     results.extend(unchanged);
-    let intents: Vec<Entry> =
-        ready.iter().map(|ready| intent(call, ready.prepared.key(), ready.prepared.patients())).collect();
+    let intents: Vec<Entry> = ready.iter().map(|ready| intent(&call.entry, ready)).collect();
     call.record(intents).await?;
     let stored = call
         .app
@@ -115,23 +121,26 @@ fn prepare_lines(app: &App, body: &[u8], limits: &ward_fhir::json::Limits) -> Re
         if text.trim_ascii().is_empty() {
             continue;
         }
-        match prepare_line(app, text, limits) {
-            Ok((resource, prepared)) => ready.push(Ready { line, resource, prepared }),
-            Err((kind, problem)) => {
-                let issues: Vec<Issue> = problem.into_issues();
-                let errors = issues.iter().filter(|issue| issue.is_error());
-                let told: Vec<String> = errors.take(ISSUES_TOLD).map(told).collect();
-                results.push(LineResult {
-                    line,
-                    kind,
-                    outcome: "rejected",
-                    reason: told.join("; "),
-                    patients: Vec::new(),
-                });
-            }
+        match prepare_line(app, line, text, limits) {
+            Ok(one) => ready.push(one),
+            Err((kind, problem)) => results.push(LineResult {
+                line,
+                kind,
+                outcome: "rejected",
+                reason: reasons(problem),
+                patients: Vec::new(),
+            }),
         }
     }
     Ok((ready, results))
+}
+
+/// The first reasons why a line is refused.
+pub(crate) fn reasons(problem: Problem) -> String {
+    let issues: Vec<Issue> = problem.into_issues();
+    let errors = issues.iter().filter(|issue| issue.is_error());
+    let told: Vec<String> = errors.take(ISSUES_TOLD).map(told).collect();
+    told.join("; ")
 }
 
 fn told(issue: &Issue) -> String {
@@ -141,11 +150,13 @@ fn told(issue: &Issue) -> String {
     }
 }
 
-fn prepare_line(
+/// Makes a line ready to be stored, or says of which type it is and why it cannot be.
+pub(crate) fn prepare_line(
     app: &App,
+    line: usize,
     text: &[u8],
     limits: &ward_fhir::json::Limits,
-) -> Result<(Value, Prepared), (Option<ResourceType>, Problem)> {
+) -> Result<Ready, (Option<ResourceType>, Problem)> {
     let mut resource = ward_fhir::json::parse(text, limits).map_err(|error| {
         let words = format!("not JSON that is accepted: {} at column {}", error.kind, error.column);
         (None, Problem::malformed(IssueCode::Structure, words))
@@ -168,11 +179,14 @@ fn prepare_line(
         Ok(app.store.prepare(&ResourceKey { resource_type: kind, id }, &resource)?)
     };
     let prepared = prepare().map_err(|problem: Problem| (Some(kind), problem))?;
-    Ok((resource, prepared))
+    Ok(Ready { line, resource, prepared })
 }
 
 /// What differs from what is stored, and what came of the rest: importing again changes nothing and logs no intents.
-fn changed(session: &mut dyn Session, ready: Vec<Ready>) -> Result<(Vec<Ready>, Vec<LineResult>), Problem> {
+pub(crate) fn changed(
+    session: &mut dyn Session,
+    ready: Vec<Ready>,
+) -> Result<(Vec<Ready>, Vec<LineResult>), Problem> {
     let (mut differs, mut unchanged) = (Vec::with_capacity(ready.len()), Vec::new());
     for ready in ready {
         if session.original_equals(ready.prepared.key(), &ready.resource)? {
@@ -184,7 +198,8 @@ fn changed(session: &mut dyn Session, ready: Vec<Ready>) -> Result<(Vec<Ready>, 
     Ok((differs, unchanged))
 }
 
-fn store_line(
+/// Stores a line, unless it is there and equal, or different and not to be overwritten.
+pub(crate) fn store_line(
     transaction: &mut dyn Transaction,
     ready: &Ready,
     overwrite: bool,
@@ -207,8 +222,10 @@ fn store_line(
     Ok(LineResult { patients, ..LineResult::of(ready, outcome) })
 }
 
-fn intent(call: &Call, key: &ResourceKey, patients: &[ResourceId]) -> Entry {
-    let mut entry = call.entry.clone();
+/// What the log says before a line is stored.
+pub(crate) fn intent(entry: &Entry, ready: &Ready) -> Entry {
+    let (key, patients) = (ready.prepared.key(), ready.prepared.patients());
+    let mut entry = entry.clone();
     entry.outcome = Outcome::Intent;
     entry.resource_type = Some(key.resource_type.name());
     entry.resource = Some((key.resource_type.name(), key.id.clone(), None));

@@ -36,6 +36,17 @@ pub struct AppConfig {
     pub limits: AppLimits,
     /// Who may be notified.
     pub subscriptions: SubscriptionsConfig,
+    /// Where files are imported from.
+    pub imports: SourcesConfig,
+}
+
+/// Hosts whose files are fetched.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct SourcesConfig {
+    /// `https://host[:port]`, in lower case and without the usual port. Nothing is fetched from any other.
+    pub sources: Vec<String>,
+    /// Certificates of the authorities that are trusted to know these hosts, PEM.
+    pub authorities_pem: String,
 }
 
 /// Where Subscriptions may send to, and how hard is tried.

@@ -41,7 +41,7 @@ use ward_monitor::event;
 use ward_transport::control::{Bootstrap, Update};
 use ward_transport::{Node, ServerLimits};
 
-pub use config::{AppConfig, AppLimits, DatabaseConfig, SubscriptionsConfig};
+pub use config::{AppConfig, AppLimits, DatabaseConfig, SourcesConfig, SubscriptionsConfig};
 pub use start::StartError;
 
 /// How long what was begun may take after the listener has stopped.
@@ -62,6 +62,7 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     subscriptions::refresh(&app).await.map_err(|_| ward_store::StoreError::Unavailable)?;
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     let index = tokio::spawn(jobs::keep_index(Arc::clone(&app)));
+    let imports = tokio::spawn(fhir::run_imports(Arc::clone(&app)));
     let deliveries = tokio::spawn(subscriptions::run(Arc::clone(&app)));
     node.serve(updates, limits, route::Router(Arc::clone(&app))).await?;
     // Whatever was begun is finished, with its entry in the log, before the log and the database are closed.
@@ -71,6 +72,8 @@ pub async fn run(bootstrap: Bootstrap<AppConfig>, updates: mpsc::Receiver<Update
     }
     jobs.abort();
     index.abort();
+    // What is under way goes on where it was.
+    imports.abort();
     // What is being delivered has its intent in the log, and is delivered again.
     deliveries.abort();
     if jobs::remember_audit_log(&app, 0).await.is_err() {

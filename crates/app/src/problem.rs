@@ -263,6 +263,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, IssueCode::Value, words)
     }
 
+    /// An import by reference that was given up; what was stored before stays.
+    pub(crate) fn import_failed(words: &str) -> Self {
+        let words = format!("{words}; what was imported before stays; mend that and send the manifest again");
+        Self::new(StatusCode::BAD_GATEWAY, IssueCode::Incomplete, words)
+    }
+
     /// Larger than is taken.
     pub(crate) fn too_large(words: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, words)

@@ -16,6 +16,7 @@ use crate::app::{App, Settings};
 use crate::authenticate::{OPERATOR, Sessions};
 use crate::config::{AppConfig, DatabaseConfig};
 use crate::cursor::Cursors;
+use crate::fhir::Imports;
 use crate::subscriptions::Subscriptions;
 use crate::trail::{self, Trail};
 
@@ -53,6 +54,11 @@ pub enum StartError {
         "the file of `subscriptions.authorities` holds no certificates of authorities, or something else as well"
     )]
     SubscriptionAuthorities,
+    /// Nobody could tell whether a host is the one that files are to be fetched from.
+    #[error(
+        "the file of `import.authorities` holds no certificates of authorities, or something else as well"
+    )]
+    ImportAuthorities,
     /// Listening failed.
     #[error(transparent)]
     Node(#[from] ward_transport::NodeError),
@@ -88,6 +94,8 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
     let started = clock.now();
     let subscriptions = Subscriptions::new(&config.subscriptions, &config.audit_origin)
         .map_err(|_| StartError::SubscriptionAuthorities)?;
+    let imports =
+        Imports::new(&config.imports, &config.audit_origin).map_err(|_| StartError::ImportAuthorities)?;
     Ok(App {
         trail: Trail::start(log, audit_directory, audit_keys)?,
         store,
@@ -100,6 +108,7 @@ pub(crate) fn open(config: &AppConfig, clock: Arc<dyn Clock>) -> Result<App, Sta
         clock,
         random,
         subscriptions,
+        imports,
         settings: Settings {
             origin: config.public_origin.clone(),
             base,
@@ -202,6 +211,7 @@ pub(crate) mod tests {
             absolute_seconds: 43_200,
             limits: AppLimits { body_bytes: 1 << 20, json_depth: 64, bundle_entries: 100, page_size: 100 },
             subscriptions: crate::SubscriptionsConfig::default(),
+            imports: crate::SourcesConfig::default(),
         }
     }
 

@@ -110,12 +110,14 @@ impl Config {
         problems.extend(
             config.database_problems().map(|message| Problem { line: 1, message: message.to_owned() }),
         );
-        if !config.subscription_endpoints().is_empty() && config.subscription_authorities().is_none() {
-            problems.push(Problem {
-                line: 1,
-                message: "`subscriptions.endpoints` needs `subscriptions.authorities`, to know the hosts by"
-                    .to_owned(),
-            });
+        for (hosts, authorities) in [
+            ("subscriptions.endpoints", "subscriptions.authorities"),
+            ("import.sources", "import.authorities"),
+        ] {
+            if !config.list(hosts).is_empty() && config.path(authorities).is_none() {
+                let message = format!("`{hosts}` needs `{authorities}`, to know the hosts by");
+                problems.push(Problem { line: 1, message });
+            }
         }
         problems.sort();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
@@ -184,6 +186,15 @@ impl Config {
         ]
         .into_iter()
         .filter_map(|(wrong, message)| wrong.then_some(message))
+    }
+
+    /// The origins that files are imported from.
+    pub(crate) fn import_sources(&self) -> &[String] {
+        self.list("import.sources")
+    }
+
+    pub(crate) fn import_authorities(&self) -> Option<PathBuf> {
+        self.path("import.authorities")
     }
 
     /// The origins that Subscriptions may send to.

@@ -117,6 +117,7 @@ impl From<StartError> for Failure {
             StartError::Audit(_) => Self::new("audit log"),
             StartError::AuditAltered => Self::new("audit log cut off or altered"),
             StartError::Settings => Self::new("settings not understood"),
+            StartError::ImportAuthorities => Self::new("no authorities in import.authorities"),
             StartError::SubscriptionAuthorities => Self::new("no authorities in subscriptions.authorities"),
             StartError::Node(error) => error.into(),
         }

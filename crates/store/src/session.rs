@@ -181,6 +181,8 @@ pub enum RecordKind {
     Notification = 14,
     /// How far the deliveries of a Subscription have come, and which instance is at it.
     Delivery = 15,
+    /// An import by reference that is under way or over.
+    ImportJob = 16,
 }
 
 impl RecordKind {

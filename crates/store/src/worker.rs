@@ -107,8 +107,17 @@ impl<J> Workers<J> {
 }
 
 impl<J> Drop for Workers<J> {
+    /// Waits for the threads: one that still uses the database's library while the process ends, and with it what that
+    /// library has set up, crashes.
     fn drop(&mut self) {
         self.stop();
+        let own = std::thread::current().id();
+        for thread in self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // The last to let go may be one of them.
+            if thread.thread().id() != own {
+                let _ = thread.join();
+            }
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub use cookies::cookies;
 pub use hop::without_hop_headers;
 pub use identity::{Authority, Identity, Peers};
 pub use node::{Node, NodeError};
-pub use outside::{Origin, Outside, OutsideError};
+pub use outside::{Origin, Outside, OutsideBody, OutsideError};
 pub use pin::SpkiPin;
 pub use pool::{Pool, Repeatable, SendError, UpstreamBody, UpstreamError, UpstreamLimits};
 pub use refusal::{Audience, Refusal, is_below};

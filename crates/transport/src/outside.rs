@@ -4,6 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -136,6 +138,34 @@ impl Outside {
         tokio::time::timeout(self.patience, called).await.unwrap_or(Err(OutsideError::Late))
     }
 
+    /// Asks for what is at a path, and gives the status and the body as it comes. The patience is for the beginning of the
+    /// answer, and again for each piece of it.
+    ///
+    /// # Errors
+    /// Any of [`OutsideError`].
+    pub async fn get(
+        &self,
+        host: &str,
+        port: u16,
+        path: &str,
+    ) -> Result<(StatusCode, OutsideBody), OutsideError> {
+        let broken = |_| OutsideError::Broken;
+        let asked = async {
+            let stream = self.connect(host, port).await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            let mut driver = JoinSet::new();
+            driver.spawn(async move {
+                let _ = connection.await;
+            });
+            let request = Request::get(path).header(header::HOST, authority(host, port)?);
+            let request = request.body(Full::<Bytes>::default()).map_err(|_| OutsideError::Unreachable)?;
+            let answer = sender.send_request(request).await.map_err(broken)?;
+            let (status, body) = (answer.status(), answer.into_body());
+            Ok((status, OutsideBody { body, patience: self.patience, _driver: driver, _sender: sender }))
+        };
+        tokio::time::timeout(self.patience, asked).await.unwrap_or(Err(OutsideError::Late))
+    }
+
     async fn connect(&self, host: &str, port: u16) -> Result<TlsStream<TcpStream>, OutsideError> {
         let bare = host.trim_matches(['[', ']']);
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| OutsideError::Unreachable)?;
@@ -150,6 +180,40 @@ impl Outside {
     }
 }
 
+/// The body of an answer. The connection ends with it.
+pub struct OutsideBody {
+    body: Incoming,
+    patience: Duration,
+    // The connection moves while it is driven, and stays open while there is somebody to ask on it.
+    _driver: JoinSet<()>,
+    _sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl OutsideBody {
+    /// The next piece; nothing at the end.
+    ///
+    /// # Errors
+    /// [`OutsideError::Broken`] if the body is cut off, and [`OutsideError::Late`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, OutsideError> {
+        loop {
+            let frame = tokio::time::timeout(self.patience, self.body.frame());
+            match frame.await.map_err(|_| OutsideError::Late)? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(bytes) = frame.map_err(|_| OutsideError::Broken)?.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn authority(host: &str, port: u16) -> Result<HeaderValue, OutsideError> {
+    let authority = if port == 443 { host.to_owned() } else { format!("{host}:{port}") };
+    HeaderValue::try_from(authority).map_err(|_| OutsideError::Unreachable)
+}
+
 async fn exchange(
     stream: TlsStream<TcpStream>,
     host: &str,
@@ -159,9 +223,7 @@ async fn exchange(
     let broken = |_| OutsideError::Broken;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let mut request = request.map(Full::new);
-    let authority = if port == 443 { host.to_owned() } else { format!("{host}:{port}") };
-    let authority = HeaderValue::try_from(authority).map_err(|_| OutsideError::Unreachable)?;
-    request.headers_mut().insert(header::HOST, authority);
+    request.headers_mut().insert(header::HOST, authority(host, port)?);
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     let answered = async {
         let answer = sender.send_request(request).await.map_err(broken)?;
@@ -177,6 +239,12 @@ async fn exchange(
         biased;
         answer = &mut answered => answer,
         _ = &mut connection => answered.await,
+    }
+}
+
+impl std::fmt::Debug for OutsideBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("OutsideBody(..)")
     }
 }
 

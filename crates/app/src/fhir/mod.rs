@@ -7,6 +7,7 @@ mod definitions;
 mod everything;
 mod export;
 mod history;
+mod import;
 mod media;
 pub(crate) mod notification;
 mod operation;
@@ -20,6 +21,7 @@ mod terminology;
 mod text;
 mod write;
 
+pub(crate) use import::{Imports, run as run_imports};
 pub(crate) use write::check_resource;
 
 use http::StatusCode;
@@ -66,6 +68,11 @@ pub(crate) async fn dispatch(
             let body = (method == "POST").then_some(body);
             export::begin(call, extent, target.query, body).await
         }
+        (["$import"], "POST") => import::begin(call, body).await,
+        (["$import"], _) => Err(Problem::method_not_allowed("POST")),
+        (["$import-status", job], "GET") => import::status(call, job).await,
+        (["$import-status", job], "DELETE") => import::cancel(call, job).await,
+        (["$import-errors", job, number], "GET") => import::errors(call, job, number).await,
         (["$export-status", job], "GET") => export::status(call, job).await,
         (["$export-status", job], "DELETE") => export::cancel(call, job).await,
         (["$export-file", job, kind, number], "GET") => export::file(call, job, kind, number).await,

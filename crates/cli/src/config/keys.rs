@@ -182,6 +182,16 @@ pub(super) const KEYS: &[Key] = &[
         about: "How long a target may take to answer a health check.",
     },
     Key {
+        path: "import.sources",
+        kind: Kind::Origins,
+        about: "Where `$import` may fetch files from: origins such as [\"https://files.example.org\"], with the port if it is not 443.\nWhat they hold is stored with the ids that it has, so list only hosts that you trust that far. No other is ever\ncalled; empty, every import by reference is refused.",
+    },
+    Key {
+        path: "import.authorities",
+        kind: Kind::Text { default: "" },
+        about: "PEM file with the certificates of the authorities that issue those hosts'. No others are trusted.",
+    },
+    Key {
         path: "subscriptions.endpoints",
         kind: Kind::Origins,
         about: "Where FHIR Subscriptions may send notifications: origins such as [\"https://hooks.example.org\"], with the port if\nit is not 443. PHI leaves for them, so list only hosts that an agreement covers. No other is ever called, whatever\na Subscription says; empty, every Subscription is refused. A listed host may be a private or loopback address.",

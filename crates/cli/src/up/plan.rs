@@ -35,6 +35,7 @@ pub(super) struct Plan {
     root: Secret,
     database: Option<ward_app::DatabaseConfig>,
     subscriptions: ward_app::SubscriptionsConfig,
+    imports: ward_app::SourcesConfig,
     sticky_key: Secret,
     handle_key: Secret,
     operator_jwks: Value,
@@ -93,6 +94,7 @@ impl Plan {
             root: custody.root(),
             database: database(config)?,
             subscriptions: subscriptions(config)?,
+            imports: imports(config)?,
             sticky_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             handle_key: Secret::new(SystemRandom::bytes::<32>().to_vec()),
             operator_jwks,
@@ -359,6 +361,7 @@ impl Plan {
                 page_size: u32::try_from(number("limits.page_size")).unwrap_or(u32::MAX),
             },
             subscriptions: self.subscriptions.clone(),
+            imports: self.imports.clone(),
         }
     }
 }
@@ -424,16 +427,25 @@ fn database(config: &Config) -> anyhow::Result<Option<ward_app::DatabaseConfig>>
     }))
 }
 
-/// Who may be notified, with what the file of authorities holds.
+/// Where files are imported from.
+fn imports(config: &Config) -> anyhow::Result<ward_app::SourcesConfig> {
+    Ok(ward_app::SourcesConfig {
+        sources: config.import_sources().to_vec(),
+        authorities_pem: authorities(config.import_authorities())?,
+    })
+}
+
+/// What a file of authorities holds, if one is named.
+fn authorities(path: Option<PathBuf>) -> anyhow::Result<String> {
+    let text = path.map(|path| std::fs::read_to_string(&path).with_context(|| cannot_read(&path)));
+    Ok(text.transpose()?.unwrap_or_default())
+}
+
+/// Who may be notified.
 fn subscriptions(config: &Config) -> anyhow::Result<ward_app::SubscriptionsConfig> {
-    let authorities = config.subscription_authorities();
-    let authorities_pem = authorities
-        .map(|path| std::fs::read_to_string(&path).with_context(|| cannot_read(&path)))
-        .transpose()?
-        .unwrap_or_default();
     Ok(ward_app::SubscriptionsConfig {
         endpoints: config.subscription_endpoints().to_vec(),
-        authorities_pem,
+        authorities_pem: authorities(config.subscription_authorities())?,
         retry_ms: config.number("subscriptions.retry_milliseconds"),
         tries: u32::try_from(config.number("subscriptions.tries")).unwrap_or(u32::MAX),
     })
