@@ -366,7 +366,8 @@ impl From<StoreError> for Problem {
             StoreError::TooManyParameters => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 IssueCode::TooCostly,
-                "there are as many search parameters as the index takes; delete or retire one that is not used",
+                "there are as many search parameters as the index takes; delete or retire one that is not used, or, if so \
+                 many were tried, start the stack again",
             ),
             StoreError::ParameterTaken => Self::duplicate(
                 "another active SearchParameter has the same code for the same type; retire it first",

@@ -123,6 +123,9 @@ impl Definition {
             if others.into_iter().any(|other| other.shares_a_name_with(added)) {
                 return Err(StoreError::ParameterTaken);
             }
+            if added.parameters(false).is_empty() {
+                return Err(StoreError::TooManyParameters);
+            }
             let definition = added.to_json();
             self.added.push(AddedParameter { id: id.to_owned(), definition, ready: false });
         }
@@ -357,10 +360,17 @@ pub(crate) fn load(snapshot: &mut Snapshot<'_>) -> Result<(), StoreError> {
 impl Vault {
     fn know_index(&self, definition: Definition, asked: Instant) {
         self.replace_index(asked, |known| {
-            // Progress alone changes no generation.
-            let same = known.generation() == definition.generation;
-            let since = if same { known.since } else { Instant::now() };
-            Index { since, ..Index::new(definition, &self.ring) }
+            // Progress alone changes no generation, and nothing of what follows from it.
+            if known.generation() != definition.generation {
+                return Index::new(definition, &self.ring);
+            }
+            Index {
+                definition,
+                parameters: Arc::clone(&known.parameters),
+                tokenizer: Arc::clone(&known.tokenizer),
+                other: known.other.clone(),
+                since: known.since,
+            }
         });
     }
 }

@@ -40,7 +40,7 @@ fn a_resource_is_held_to_us_core_once_it_is_stored() {
         create(&client, definition);
     }
     let fine = issue("information", "informational", "");
-    assert_eq!(issues(&client, "Patient/$validate", &patient), [fine.clone()]);
+    assert_eq!(issues(&client, "Patient/$validate", &patient), std::slice::from_ref(&fine));
     // A patient of US Core has an identifier, and a race, if there is one, has words.
     patient.as_object_mut().unwrap().remove("identifier");
     patient["extension"] = json!([{"url": "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race",

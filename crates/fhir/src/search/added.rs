@@ -21,7 +21,7 @@ const CODE_BYTES_MAX: usize = 64;
 const EXPRESSION_BYTES_MAX: usize = 2_000;
 const COMPONENTS_MAX: usize = 8;
 /// So many different definitions are held in one process at most: what was compiled once is kept.
-const INTERNED_MAX: usize = 20_000;
+const INTERNED_MAX: usize = 4_000;
 
 /// What an active SearchParameter resource adds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,10 +96,14 @@ impl Added {
         })
     }
 
-    /// The parameters themselves, one for each type. Equal ones are the same, so that this may be called as often as
-    /// needed.
+    /// The parameter itself, for each of its types. Equal ones are the same, so that this may be called as often as
+    /// needed. Nothing, if so many others were defined since the process began that no more are compiled.
     pub fn parameters(&self, indexed: bool) -> Vec<(ResourceType, &'static SearchParameter)> {
-        self.bases.iter().filter_map(|kind| Some((*kind, self.interned(*kind, indexed)?))).collect()
+        let parameter = self.interned(indexed);
+        parameter
+            .into_iter()
+            .flat_map(|parameter| self.bases.iter().map(move |kind| (*kind, parameter)))
+            .collect()
     }
 
     fn check(&self) -> Result<(), Issue> {
@@ -108,15 +112,16 @@ impl Added {
             let words = "a composite parameter, and no other, has components";
             return Err(Issue::error(IssueCode::Required, words).at("SearchParameter.component".to_owned()));
         }
-        let base = self.bases.first().copied().ok_or_else(|| {
-            Issue::error(IssueCode::Required, "is required").at("SearchParameter.base".to_owned())
-        })?;
+        if self.bases.is_empty() {
+            let issue = Issue::error(IssueCode::Required, "is required");
+            return Err(issue.at("SearchParameter.base".to_owned()));
+        }
         let expressions = self.components.iter().map(|(.., expression)| expression).chain([&self.expression]);
         if expressions.into_iter().any(|expression| expression.len() > EXPRESSION_BYTES_MAX) {
             let words = format!("expressions have {EXPRESSION_BYTES_MAX} bytes at most");
             return Err(Issue::error(IssueCode::TooLong, words).at("SearchParameter.expression".to_owned()));
         }
-        if self.compile(base).is_none() {
+        if self.compile().is_none() {
             let words = match fhirpath::Expression::compile(&self.expression) {
                 Err(error) => error.to_string(),
                 Ok(_) => "the expressions of a composite parameter must be plain paths".to_owned(),
@@ -125,17 +130,17 @@ impl Added {
                 Issue::error(IssueCode::NotSupported, words).at("SearchParameter.expression".to_owned())
             );
         }
-        if INTERNED.lock().unwrap_or_else(PoisonError::into_inner).len() >= INTERNED_MAX {
-            let words = "so many search parameters were defined that the server must be started again first";
-            return Err(Issue::error(IssueCode::TooCostly, words));
-        }
         Ok(())
     }
 
-    fn compile(&self, base: ResourceType) -> Option<Compiled> {
+    fn compile(&self) -> Option<Compiled> {
         let kind = kind_of(self.kind)?;
         let paths = Expression::compile(&self.expression);
-        let few = paths.as_ref().and_then(|paths| few_values_at(paths, base)).unwrap_or(true);
+        // Only if all of its types say that there are many.
+        let many = |base: &ResourceType| {
+            paths.as_ref().and_then(|paths| few_values_at(paths, *base)).is_some_and(|few| !few)
+        };
+        let few = !self.bases.iter().all(many);
         let parts = self
             .components
             .iter()
@@ -152,9 +157,9 @@ impl Added {
     }
 
     /// The one parameter that is like this; nothing if there are too many others.
-    fn interned(&self, base: ResourceType, indexed: bool) -> Option<&'static SearchParameter> {
+    fn interned(&self, indexed: bool) -> Option<&'static SearchParameter> {
         let mut interned = INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Self { bases: vec![base], ..self.clone() }, indexed);
+        let key = (self.clone(), indexed);
         if let Some(parameter) = interned.get(&key) {
             return Some(parameter);
         }
@@ -162,7 +167,7 @@ impl Added {
             return None;
         }
         let position = u16::try_from(interned.len()).ok()?.checked_add(parameters::ADDED)?;
-        let Compiled { kind, expression, parts, low_entropy } = self.compile(base)?;
+        let Compiled { kind, expression, parts, low_entropy } = self.compile()?;
         let kept = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
         let parts = self.components.iter().zip(parts);
         let parameter: &'static SearchParameter = Box::leak(Box::new(SearchParameter {
@@ -185,7 +190,7 @@ impl Added {
     }
 }
 
-/// What is the same for all types.
+/// What its texts come to.
 struct Compiled {
     kind: ParameterKind,
     expression: Expression,
@@ -194,8 +199,8 @@ struct Compiled {
     low_entropy: bool,
 }
 
-/// Queries hold parameters for as long as they like, as they do the specification's own; a definition that goes out of
-/// use costs a few hundred bytes.
+/// Queries hold parameters for as long as they like, as they do the specification's own; so what was compiled is never
+/// let go, and its number is bounded.
 static INTERNED: LazyLock<Mutex<HashMap<(Added, bool), &'static SearchParameter>>> =
     LazyLock::new(Mutex::default);
 
@@ -362,7 +367,8 @@ mod tests {
         let again = Added::read(&added.to_json()).unwrap().unwrap();
         assert_eq!(added, again);
         let (first, second) = (added.parameters(true), again.parameters(true));
-        assert!(std::ptr::eq(first[7].1, second[7].1) && !std::ptr::eq(first[7].1, first[8].1));
+        assert!(std::ptr::eq(first[7].1, second[7].1) && std::ptr::eq(first[7].1, first[8].1));
+        assert!(!std::ptr::eq(first[7].1, added.parameters(false)[7].1));
     }
 
     #[test]
