@@ -3,18 +3,22 @@
 
 mod common;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use common::*;
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
-use ward_base::{FixedClock, Timestamp};
+use ward_base::{FixedClock, SystemClock, SystemRandom, Timestamp};
 use ward_fhir::search::{self, Handling, Parameters, Query};
 use ward_store::{Expected, Page, SearchPage, Store, StoreError, Stored, Transaction};
 use ward_testkit::SearchOracle;
 
 fn parse(name: &str, query: &[(String, String)]) -> Query {
-    let parsed = search::parse(resource_type(name), query, Handling::Strict, BASE, &Parameters::default());
+    parse_by(&Parameters::default(), name, query)
+}
+
+fn parse_by(parameters: &Parameters, name: &str, query: &[(String, String)]) -> Query {
+    let parsed = search::parse(resource_type(name), query, Handling::Strict, BASE, parameters);
     parsed.unwrap_or_else(|issues| panic!("{query:?}: {issues:?}")).0
 }
 
@@ -466,9 +470,9 @@ fn query() -> impl Strategy<Value = Asked> {
 }
 
 /// One query a type, but for types that are never in the compartment.
-fn queries((kinds, pairs, owner): &Asked) -> Vec<Query> {
+fn queries(parameters: &Parameters, (kinds, pairs, owner): &Asked) -> Vec<Query> {
     let of_type = |name: &&str| {
-        let mut query = parse(name, pairs);
+        let mut query = parse_by(parameters, name, pairs);
         if let Some((owner, id)) = owner {
             query.compartment = Some(search::compartment(resource_type(owner), id, query.resource_type)?);
         }
@@ -481,12 +485,74 @@ fn names(hits: &[Stored]) -> Vec<String> {
     hits.iter().map(|hit| format!("{}/{}", hit.key.resource_type, hit.key.id.as_str())).collect()
 }
 
+/// Parameters beside the specification's, of which each finds what one of those does.
+const ADDED: [(&str, &str, &str, &str); 6] = [
+    ("birthdate", "born", "date", "Patient.birthDate"),
+    ("family", "called", "string", "Patient.name.family | Practitioner.name.family"),
+    ("general-practitioner", "kin", "reference", "Patient.generalPractitioner"),
+    ("date", "measured", "date", "Observation.effective"),
+    ("code", "coded", "token", "Observation.code"),
+    ("part-of", "within", "reference", "Encounter.partOf"),
+];
+
+fn added() -> Vec<Value> {
+    let resource = |(_, code, kind, expression): &(&str, &str, &str, &str)| {
+        let bases: Vec<&str> =
+            expression.split(" | ").map(|path| path.split('.').next().unwrap_or_default()).collect();
+        json!({"resourceType": "SearchParameter", "id": code, "url": format!("urn:{code}"), "name": code,
+            "status": "active", "description": code, "code": code, "type": kind, "base": bases,
+            "expression": expression, "target": targets(code)})
+    };
+    ADDED.iter().map(resource).collect()
+}
+
+fn targets(code: &str) -> Vec<&'static str> {
+    match code {
+        "kin" => vec!["Organization", "Practitioner", "PractitionerRole"],
+        "within" => vec!["Encounter"],
+        _ => vec![],
+    }
+}
+
+/// The same question by the parameters that were added.
+fn by_added((kinds, pairs, owner): &Asked) -> Asked {
+    let other = |name: &str| {
+        let (sign, plain) = name.strip_prefix('-').map_or(("", name), |plain| ("-", plain));
+        let known = ADDED.iter().find(|(standard, ..)| *standard == plain);
+        known.map_or(name.to_owned(), |(_, added, ..)| format!("{sign}{added}"))
+    };
+    let renamed = |text: &str, marks: &[char]| {
+        text.split_inclusive(marks)
+            .map(|part| {
+                let name = part.trim_end_matches(marks);
+                other(name) + part.strip_prefix(name).unwrap_or_default()
+            })
+            .collect::<String>()
+    };
+    let pair = |(name, value): &(String, String)| match name.as_str() {
+        "_sort" => (name.clone(), renamed(value, &[','])),
+        _ if name.contains("include") => (name.clone(), renamed(value, &[':'])),
+        _ => (renamed(name, &[':', '.']), value.clone()),
+    };
+    (kinds.clone(), pairs.iter().map(pair).collect(), *owner)
+}
+
+/// How the index changes: how many steps come before the parameters that are added, how much of what is to be done
+/// about it is, and whether its key is replaced.
+type Change = (usize, usize, bool);
+
+fn change() -> impl Strategy<Value = Change> {
+    (0..60usize, 0..8usize, any::<bool>())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn search_gives_what_asking_every_resource_gives(steps in steps(), asked in vec((query(), 1..6u32), 40)) {
-        search_compares(&Place::file(), steps, asked);
+    fn search_gives_what_asking_every_resource_gives(
+        steps in steps(), change in change(), asked in vec((query(), 1..6u32, any::<bool>()), 40),
+    ) {
+        search_compares(&Place::file(), steps, change, asked);
     }
 }
 
@@ -495,18 +561,28 @@ proptest! {
 
     #[test]
     fn search_on_a_server_gives_what_asking_every_resource_gives(
-        steps in steps(), asked in vec((query(), 1..6u32), 40),
+        steps in steps(), change in change(), asked in vec((query(), 1..6u32, any::<bool>()), 40),
     ) {
-        search_compares(&Place::server(), steps, asked);
+        search_compares(&Place::server(), steps, change, asked);
     }
 }
 
-fn search_compares(place: &Place, steps: Vec<Step>, asked: Vec<(Asked, u32)>) {
+fn search_compares(place: &Place, steps: Vec<Step>, change: Change, asked: Vec<(Asked, u32, bool)>) {
+    let (before, advances, replaces_key) = change;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let store = place.open();
+        let mut options = place.options();
+        options.index_grace = Some(Duration::ZERO);
+        let store =
+            Store::open(options, place.keys(), Arc::new(SystemClock), Arc::new(SystemRandom)).unwrap();
         let mut oracle = SearchOracle::new(BASE);
-        for step in steps {
+        let mut adding = Some(added());
+        for (number, step) in steps.into_iter().enumerate() {
+            if number == before {
+                for parameter in adding.take().into_iter().flatten() {
+                    put(&store, &parameter).await.unwrap();
+                }
+            }
             match step {
                 Step::Put(resource) => oracle.put(&resource, put(&store, &resource).await.unwrap().updated),
                 Step::Delete(name, id) => {
@@ -516,8 +592,23 @@ fn search_compares(place: &Place, steps: Vec<Step>, asked: Vec<(Asked, u32)>) {
                 }
             }
         }
-        for (mut asked, count) in asked {
+        for parameter in adding.into_iter().flatten() {
+            put(&store, &parameter).await.unwrap();
+        }
+        if replaces_key {
+            store.replace_index_key().await.unwrap();
+        }
+        for _ in 0..advances {
+            store.advance_index().await.unwrap();
+        }
+        let parameters = store.parameters();
+        oracle.know(&parameters);
+        for (mut asked, count, by_the_added) in asked {
             asked.1.push(("_total".to_owned(), "accurate".to_owned()));
+            if by_the_added {
+                asked = by_added(&asked);
+            }
+            let queries = |asked: &Asked| queries(&parameters, asked);
             let expected = oracle.search(&queries(&asked));
             let (mut found, mut after) = (Vec::new(), None);
             loop {

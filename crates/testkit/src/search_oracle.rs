@@ -7,14 +7,15 @@ use serde_json::Value;
 use ward_base::Timestamp;
 use ward_fhir::ResourceType;
 use ward_fhir::search::{
-    Include, Link, ParameterKind, Query, SearchParameter, SearchValue, extract_for, extract_parameter,
-    normalize_string, parameters,
+    Include, Link, ParameterKind, Parameters, Query, SearchParameter, SearchValue, extract_for,
+    extract_parameter, normalize_string,
 };
 
 /// Every resource that was ever stored, in the order in which they were first stored.
 pub struct SearchOracle {
     base: String,
     kept: Vec<Kept>,
+    parameters: Parameters,
 }
 
 struct Kept {
@@ -36,7 +37,12 @@ struct Current<'a> {
 impl SearchOracle {
     /// An empty store at this FHIR base URL.
     pub fn new(base: &str) -> Self {
-        Self { base: base.to_owned(), kept: Vec::new() }
+        Self { base: base.to_owned(), kept: Vec::new(), parameters: Parameters::default() }
+    }
+
+    /// From now on, these are the search parameters.
+    pub fn know(&mut self, parameters: &Parameters) {
+        self.parameters = parameters.clone();
     }
 
     /// Stores a resource under its own id.
@@ -133,7 +139,7 @@ impl SearchOracle {
     }
 
     fn refers(&self, parameter: &'static SearchParameter, from: Current<'_>, to: Current<'_>) -> bool {
-        let is_of_type = parameters(from.kind).iter().any(|known| std::ptr::eq(known, parameter));
+        let is_of_type = self.parameters.of(from.kind).any(|known| std::ptr::eq(known, parameter));
         is_of_type
             && extract_parameter(parameter, from.value, &self.base).iter().any(|value| match value {
                 SearchValue::Reference { resource_type: Some(kind), id: Some(id), .. } => {
@@ -146,7 +152,7 @@ impl SearchOracle {
     fn leads(&self, include: &Include, from: Current<'_>, to: Current<'_>) -> bool {
         from.kind == include.source
             && include.target.is_none_or(|target| target == to.kind)
-            && parameters(include.source).iter().any(|parameter| {
+            && self.parameters.of(include.source).any(|parameter| {
                 parameter.kind == ParameterKind::Reference
                     && include.parameter.is_none_or(|named| std::ptr::eq(named, parameter))
                     && self.refers(parameter, from, to)
@@ -161,7 +167,7 @@ impl SearchOracle {
         if code == "_lastUpdated" {
             return Some(Key::Number(one.updated.micros()));
         }
-        let parameter = ward_fhir::search::parameter(one.kind, code)?;
+        let parameter = self.parameters.named(one.kind, code)?;
         let values = extract_parameter(parameter, one.value, &self.base);
         let keys = values.into_iter().filter_map(|value| match value {
             SearchValue::Token { system, code, .. } => Some(Key::Text(code?, system.unwrap_or_default())),
