@@ -12,6 +12,7 @@ pub mod bundle;
 pub mod capability;
 pub mod compartment;
 mod definitions;
+mod element;
 pub mod fhirpath;
 mod invariant;
 pub mod json;

@@ -10,8 +10,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use self::target::{Finder, List, Place, Target, resource_definition};
+use self::target::{Finder, List, Place, Target};
 use self::value::{New, add};
+use crate::element::definition_of;
 use crate::fhirpath::{Budget, CompileErrorKind, Context, Expression, Item, RESOURCE_DEPTH_MAX};
 use crate::outcome::{Issue, IssueCode};
 
@@ -215,7 +216,7 @@ impl<'p> Operation<'p> {
                     _ => (IssueCode::Invalid, "the path cannot be evaluated"),
                 }
             })?;
-        let definition = resource_definition(resource).ok_or(UNKNOWN_ELEMENT)?;
+        let definition = definition_of(resource).ok_or(UNKNOWN_ELEMENT)?;
         let mut wanted: HashMap<*const Value, Vec<usize>> = HashMap::new();
         for (position, item) in items.iter().enumerate() {
             let Item::Element(element) = item else { return Err(NO_ELEMENT) };

@@ -12,8 +12,8 @@ use super::item::{Element, Item};
 use super::quantity::Quantity;
 use super::syntax::{Call, Expression, Function};
 use super::temporal::Temporal;
-use super::types::Kind;
 use super::{EvaluateError, RESOURCE_DEPTH_MAX, Resolved};
+use crate::element::Kind;
 use crate::{definitions, narrative, validate};
 
 /// Validating a value, each of those below counted for itself, is as much work as this many steps.

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use super::decimal::Decimal;
 use super::quantity::Quantity;
 use super::temporal::Temporal;
-use super::types::{Kind, Namespace, TypeName};
+use super::types::{Namespace, TypeName};
 use crate::ResourceType;
-use crate::definitions::{self, Definition, ElementType};
+use crate::definitions::{self, Definition};
+use crate::element::{self, Kind, Occurrence};
 use crate::primitive::Primitive;
 
 /// One item of a collection: an element of a resource, or a value that was computed or written in the expression.
@@ -101,7 +102,7 @@ impl From<String> for Text<'_> {
 impl<'v> Item<'v> {
     /// A resource. What is none that R4 knows has no elements.
     pub fn resource(resource: &'v Value) -> Self {
-        let definition = resource_definition(resource).unwrap_or_else(definitions::nothing);
+        let definition = element::definition_of(resource).unwrap_or_else(definitions::nothing);
         Self::Element(Element { value: Some(resource), sibling: None, kind: Kind::Complex(definition) })
     }
 
@@ -262,109 +263,17 @@ impl<'v> Element<'v> {
 
     fn child(&self, name: &str, out: &mut Vec<Item<'v>>) -> usize {
         let Some((object, definition)) = self.object() else { return 1 };
-        match definition.element(name) {
-            // The name of a form of a choice is not that of an element.
-            Some(element) if element.choice => 1,
-            Some(element) => {
-                let sibling = match element.of {
-                    ElementType::Primitive(_) => sibling(object, name),
-                    _ => None,
-                };
-                push(element, object.get(name), sibling, out)
-            }
-            None => {
-                let Some(number) = definition.number(name) else { return 1 };
-                let mut looked = object.len();
-                for (key, value) in object {
-                    let plain = key.strip_prefix('_');
-                    let Some(element) = definition.element(plain.unwrap_or(key)) else { continue };
-                    if element.number != number {
-                        continue;
-                    }
-                    looked += match plain {
-                        None => push(element, Some(value), sibling(object, key), out),
-                        Some(plain) if !object.contains_key(plain) => push(element, None, Some(value), out),
-                        Some(_) => 0,
-                    };
-                }
-                looked
-            }
-        }
+        element::named(object, definition, name, |found| out.push(Item::Element(found.into())))
     }
 
     fn children(&self, out: &mut Vec<Item<'v>>) -> usize {
         let Some((object, definition)) = self.object() else { return 1 };
-        let mut looked = object.len();
-        for (key, value) in object {
-            if let Some(element) = definition.element(key) {
-                let sibling = match element.of {
-                    ElementType::Primitive(_) => sibling(object, key),
-                    _ => None,
-                };
-                looked += push(element, Some(value), sibling, out);
-            } else if let Some(plain) = key.strip_prefix('_')
-                && let Some(element) = definition.element(plain)
-                && !object.contains_key(plain)
-            {
-                looked += push(element, None, Some(value), out);
-            }
-        }
-        looked
+        element::all(object, definition, |found| out.push(Item::Element(found.into())))
     }
 }
 
-/// The value of `_name`.
-fn sibling<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
-    // To look through few is quicker than to put the name together.
-    if object.len() > 32 {
-        return object.get(&format!("_{name}"));
+impl<'v> From<Occurrence<'v>> for Element<'v> {
+    fn from(Occurrence { value, sibling, kind, .. }: Occurrence<'v>) -> Self {
+        Self { value, sibling, kind }
     }
-    object.iter().find(|(key, _)| key.strip_prefix('_') == Some(name)).map(|(_, value)| value)
-}
-
-/// Appends what stands at an element, each item of an array for itself, and says how many places were looked at.
-fn push<'v>(
-    element: &definitions::Element,
-    value: Option<&'v Value>,
-    sibling: Option<&'v Value>,
-    out: &mut Vec<Item<'v>>,
-) -> usize {
-    if !matches!(value, Some(Value::Array(_))) && !matches!(sibling, Some(Value::Array(_))) {
-        push_one(element, value, sibling, out);
-        return 1;
-    }
-    let items =
-        |value: Option<&'v Value>| value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let (values, siblings) = (items(value), items(sibling));
-    let length = values.len().max(siblings.len());
-    for index in 0..length {
-        push_one(element, values.get(index), siblings.get(index), out);
-    }
-    length
-}
-
-fn push_one<'v>(
-    element: &definitions::Element,
-    value: Option<&'v Value>,
-    sibling: Option<&'v Value>,
-    out: &mut Vec<Item<'v>>,
-) {
-    let value = value.filter(|value| !value.is_null());
-    let sibling = sibling.filter(|sibling| sibling.is_object());
-    let kind = match element.of {
-        ElementType::Primitive(primitive) => Kind::Primitive(primitive),
-        ElementType::Xhtml => Kind::Xhtml,
-        ElementType::Complex(id) => Kind::Complex(definitions::definition(id)),
-        ElementType::Resource => match value.and_then(resource_definition) {
-            Some(definition) => Kind::Complex(definition),
-            None => return,
-        },
-    };
-    if value.is_some() || sibling.is_some() {
-        out.push(Item::Element(Element { value, sibling, kind }));
-    }
-}
-
-fn resource_definition(resource: &Value) -> Option<&'static Definition> {
-    definitions::resource(resource.get("resourceType")?.as_str()?)
 }

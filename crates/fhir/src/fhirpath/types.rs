@@ -1,6 +1,7 @@
 //! The types of FHIR and of FHIRPath itself, and which is a kind of which.
 
-use crate::definitions::{self, Definition};
+use crate::definitions;
+use crate::element::Kind;
 use crate::primitive::Primitive;
 
 /// A type that an expression names.
@@ -68,15 +69,6 @@ impl TypeName {
     pub(super) fn within(self, namespace: Namespace) -> bool {
         self.namespace.is_none_or(|own| own == namespace)
     }
-}
-
-/// The type of an element.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    Primitive(Primitive),
-    Xhtml,
-    /// A resource, a complex type or a part of either.
-    Complex(&'static Definition),
 }
 
 impl Kind {

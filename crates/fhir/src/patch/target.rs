@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::value::New;
 use super::{NO_ELEMENT, NO_LIST, Problem, THE_RESOURCE, TOO_COSTLY, TOO_DEEP, UNKNOWN_ELEMENT};
 use crate::definitions::{self, Definition, Element, ElementType};
+use crate::element::definition_of;
 use crate::fhirpath::{Budget, RESOURCE_DEPTH_MAX};
 
 /// One step down in JSON.
@@ -58,7 +59,7 @@ impl Target {
             ElementType::Resource => {
                 path.push(Step::Property(self.key.clone()));
                 let inner: Vec<Step> = path.iter().cloned().chain(self.index.map(Step::Item)).collect();
-                at(resource, &inner).and_then(|value| resource_definition(value)).ok_or(UNKNOWN_ELEMENT)?
+                at(resource, &inner).and_then(|value| definition_of(value)).ok_or(UNKNOWN_ELEMENT)?
             }
             ElementType::Primitive(_) => {
                 let length = List::at(resource, self)?.length;
@@ -245,7 +246,7 @@ impl<'b> Finder<'b> {
                 let inner = match element.of {
                     _ if name != key => Some(definitions::element()),
                     ElementType::Complex(id) => Some(definitions::definition(id)),
-                    ElementType::Resource => resource_definition(item),
+                    ElementType::Resource => definition_of(item),
                     _ => None,
                 };
                 if let Some(inner) = inner {
@@ -277,10 +278,6 @@ impl<'b> Finder<'b> {
     fn spend(&self, steps: usize) -> Result<(), Problem> {
         self.budget.spend(steps).map_err(|_| TOO_COSTLY)
     }
-}
-
-pub(super) fn resource_definition(resource: &Value) -> Option<&'static Definition> {
-    definitions::resource(resource.get("resourceType")?.as_str()?)
 }
 
 fn at<'v>(resource: &'v mut Value, path: &[Step]) -> Option<&'v mut Value> {

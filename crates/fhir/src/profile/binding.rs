@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check::{Checked, Stop, Validator};
-use super::item::{Frame, Item, Kind};
+use super::item::{Frame, Item};
 use super::tree::Binding;
 use super::{Definitions, Profile, shortened};
 use crate::definitions;
+use crate::element::Kind;
 use crate::outcome::IssueCode;
 use crate::terminology::{Expansion, TerminologyError, split_canonical};
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::definitions::{self, Codes, Definition, Element, ElementType};
+use crate::definitions::{self, Codes, Definition, ElementType};
+use crate::element::{self, Kind};
 use crate::fhirpath;
 use crate::primitive::Primitive;
 
@@ -24,20 +25,13 @@ pub(super) struct Item<'v> {
     pub(super) codes: Option<Codes>,
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    Primitive(Primitive),
-    Xhtml,
-    Complex(&'static Definition),
-}
-
 /// Types of which there is no definition, because others are kinds of them.
 pub(super) const ABSTRACT: &[&str] = &["Resource", "DomainResource", "Element", "BackboneElement"];
 
 impl<'v> Item<'v> {
     /// A resource; nothing if it is none that R4 knows.
     pub(super) fn resource(value: &'v Value) -> Option<Self> {
-        let definition = definitions::resource(value.get("resourceType")?.as_str()?)?;
+        let definition = element::definition_of(value)?;
         Some(Self {
             value: Some(value),
             sibling: None,
@@ -109,85 +103,18 @@ impl<'v> Item<'v> {
     pub(super) fn children(&self, name: &str) -> Vec<Self> {
         let mut found = Vec::new();
         let Some(object) = self.object() else { return found };
-        let definition = self.definition();
-        if let Some(element) = definition.element(name).filter(|element| !element.choice) {
-            let sibling = match element.of {
-                ElementType::Primitive(_) => sibling(object, name),
-                _ => None,
-            };
-            push(element, object.get(name), sibling, &mut found);
-            return found;
-        }
-        let Some(number) = definition.number(name) else { return found };
-        for (key, value) in object {
-            let plain = key.strip_prefix('_');
-            let Some(element) = definition.element(plain.unwrap_or(key)) else { continue };
-            if element.number != number {
-                continue;
-            }
-            match plain {
-                None => push(element, Some(value), sibling(object, key), &mut found),
-                Some(plain) if !object.contains_key(plain) => push(element, None, Some(value), &mut found),
-                Some(_) => {}
-            }
-        }
-        found
-    }
-}
-
-/// The value of `_name`.
-fn sibling<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
-    object.iter().find(|(key, _)| key.strip_prefix('_') == Some(name)).map(|(_, value)| value)
-}
-
-/// Appends what stands at an element, each item of an array for itself.
-fn push<'v>(
-    element: &Element,
-    value: Option<&'v Value>,
-    sibling: Option<&'v Value>,
-    found: &mut Vec<Item<'v>>,
-) {
-    let many = value.or(sibling).is_some_and(Value::is_array);
-    if !many {
-        return push_one(element, value, sibling, None, found);
-    }
-    let items =
-        |value: Option<&'v Value>| value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let (values, siblings) = (items(value), items(sibling));
-    for index in 0..values.len().max(siblings.len()) {
-        push_one(element, values.get(index), siblings.get(index), Some(index), found);
-    }
-}
-
-fn push_one<'v>(
-    element: &Element,
-    value: Option<&'v Value>,
-    sibling: Option<&'v Value>,
-    index: Option<usize>,
-    found: &mut Vec<Item<'v>>,
-) {
-    let value = value.filter(|value| !value.is_null());
-    let sibling = sibling.filter(|sibling| sibling.is_object());
-    let kind = match element.of {
-        ElementType::Primitive(primitive) => Kind::Primitive(primitive),
-        ElementType::Xhtml => Kind::Xhtml,
-        ElementType::Complex(id) => Kind::Complex(definitions::definition(id)),
-        ElementType::Resource => match value.and_then(Item::resource) {
-            Some(resource) => resource.kind,
-            // Validation against the specification says so.
-            None => return,
-        },
-    };
-    if value.is_some() || sibling.is_some() {
-        found.push(Item {
-            value,
-            sibling,
-            kind,
-            index,
-            position: found.len(),
-            is_choice: element.choice || element.of == ElementType::Resource,
-            codes: element.codes,
+        element::named(object, self.definition(), name, |one| {
+            found.push(Item {
+                value: one.value,
+                sibling: one.sibling,
+                kind: one.kind,
+                index: one.index,
+                position: found.len(),
+                is_choice: one.element.choice || one.element.of == ElementType::Resource,
+                codes: one.element.codes,
+            });
         });
+        found
     }
 }
 
