@@ -13,13 +13,14 @@ use ward_transport::{Body, RequestBody};
 
 use crate::app::App;
 use crate::call::Call;
+use crate::fhir::FHIR_NDJSON;
 use crate::form;
 use crate::outflow::{self, Line, Pages};
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::subscriptions::Writer;
 
-const NDJSON: [&str; 2] = ["application/x-ndjson", "application/fhir+ndjson"];
+const NDJSON: &str = "application/x-ndjson";
 const LINES_MAX: usize = 10_000;
 /// Resources in one page of an export.
 const EXPORT_PAGE: u32 = 500;
@@ -73,7 +74,7 @@ pub(crate) async fn import(
         [(name, value)] if name == "overwrite" => value == "true",
         _ => return Err(Problem::malformed(IssueCode::Value, "import takes `overwrite=true` only")),
     };
-    let body = call.body(body, &NDJSON, "application/x-ndjson", call.resource_bytes_max()).await?;
+    let body = call.body(body, &[NDJSON, FHIR_NDJSON], NDJSON, call.resource_bytes_max()).await?;
     let (app, limits) = (Arc::clone(&call.app), call.json_limits());
     let (ready, mut results) = tokio::task::spawn_blocking(move || prepare_lines(&app, &body, &limits))
         .await
@@ -104,7 +105,7 @@ pub(crate) async fn import(
         );
         text.push('\n');
     }
-    Ok(Reply::ndjson(NDJSON[0], Body::full(text.into_bytes())))
+    Ok(Reply::ndjson(NDJSON, Body::full(text.into_bytes())))
 }
 
 type PreparedLines = (Vec<Ready>, Vec<LineResult>);
@@ -248,7 +249,7 @@ pub(crate) async fn export(call: &mut Call, query: Option<&str>) -> Result<Reply
         }
     };
     call.entry.resource_type = Some(kind.name());
-    Ok(outflow::reply(call, NDJSON[0], Originals { kind, after: None, ended: false }))
+    Ok(outflow::reply(call, NDJSON, Originals { kind, after: None, ended: false }))
 }
 
 /// Everything of a type as it came in.

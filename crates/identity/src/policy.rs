@@ -4,7 +4,7 @@ use crate::op::Who;
 use crate::{Mfa, Op, Role};
 
 /// Raised with every change of a rule; it stands in each audit entry.
-pub const POLICY_VERSION: u32 = 3;
+pub const POLICY_VERSION: u32 = 4;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +27,8 @@ pub enum Permission {
     TypeHistory,
     /// Take all resources of a type along (Bulk Data). Not for people: nobody takes everything home in a browser.
     BulkExport,
+    /// Have files of resources of a type fetched and stored, ids and all (Bulk Data). Not for people either.
+    BulkImport,
     /// Load resources in bulk, ids and all.
     Import,
     /// Get everything out.
@@ -45,7 +47,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Create,
         Self::Read,
         Self::Update,
@@ -55,6 +57,7 @@ impl Permission {
         Self::History,
         Self::TypeHistory,
         Self::BulkExport,
+        Self::BulkImport,
         Self::Import,
         Self::Export,
         Self::ReadAccesses,

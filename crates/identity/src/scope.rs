@@ -152,6 +152,7 @@ impl Scopes {
             Permission::Delete => "d",
             Permission::Search | Permission::TypeHistory => "s",
             Permission::BulkExport => "rs",
+            Permission::BulkImport => "cu",
             Permission::Import
             | Permission::Export
             | Permission::ReadAccesses

@@ -35,7 +35,7 @@ const KEPT_SECONDS: i64 = 24 * 3600;
 const PAGE: u32 = 500;
 /// Resources in one file, or a few more in the last of a type: whoever was interrupted goes on with the next.
 const FILE: u32 = 10_000;
-const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+const FORMATS: [&str; 3] = [media::FHIR_NDJSON, "application/ndjson", "ndjson"];
 
 /// Whose records are exported.
 #[derive(Clone, Serialize, Deserialize)]
@@ -219,7 +219,7 @@ pub(crate) async fn file(call: &mut Call, id: &str, name: &str, number: &str) ->
         Extent::System | Extent::Patients => None,
     };
     let page = Some(Page { count: PAGE, after });
-    Ok(outflow::reply(call, FORMATS[0], File { kind, job, members, page }))
+    Ok(outflow::reply(call, media::FHIR_NDJSON, File { kind, job, members, page }))
 }
 
 /// Where the files of these types begin.

@@ -23,7 +23,7 @@ use ward_monitor::event;
 use ward_store::{RecordKind, Session, Transaction};
 use ward_transport::{AuthorityError, Body, Origin, Outside, OutsideBody, OutsideError, RequestBody};
 
-use super::media;
+use super::media::{self, FHIR_JSON, FHIR_JSON_NAME, FHIR_NDJSON};
 use crate::app::App;
 use crate::authenticate::{decode, encode};
 use crate::behalf;
@@ -34,8 +34,6 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::subscriptions::Writer;
 
-const MEDIA_TYPES: [&str; 3] = ["application/json", "application/fhir+json", "application/json+fhir"];
-const NDJSON: &str = "application/fhir+ndjson";
 /// How long a job is kept.
 const KEPT_SECONDS: i64 = 24 * 3600;
 const MANIFEST_BYTES_MAX: usize = 1 << 20;
@@ -133,12 +131,11 @@ pub(crate) async fn begin(call: &mut Call, body: RequestBody) -> Result<Reply, P
         let words = "an import is asynchronous: send the header `Prefer: respond-async`";
         return Err(Problem::malformed(IssueCode::Required, words));
     }
-    let bytes = call.body(body, &MEDIA_TYPES, MEDIA_TYPES[0], MANIFEST_BYTES_MAX).await?;
+    let bytes = call.body(body, &FHIR_JSON, FHIR_JSON_NAME, MANIFEST_BYTES_MAX).await?;
     let inputs = inputs(&ward_fhir::json::parse(&bytes, &call.json_limits())?)?;
     for input in &inputs {
         let kind = ResourceType::parse(&input.kind).ok_or_else(Problem::no_such_type)?;
-        call.permit(Permission::Create, Some(kind))?;
-        call.permit(Permission::Update, Some(kind))?;
+        call.permit(Permission::BulkImport, Some(kind))?;
         if call.app.imports.place(&input.url).is_none() {
             let words =
                 "each `url` must be an https address on a host that the operator lists in `import.sources`";
@@ -266,7 +263,7 @@ pub(crate) async fn errors(call: &mut Call, id: &str, number: &str) -> Result<Re
         let outcome = operation_outcome(&[Issue::error(IssueCode::Invalid, words)]);
         format!("{outcome}\n")
     });
-    Ok(Reply::ndjson(NDJSON, Body::full(lines.collect::<String>().into_bytes())))
+    Ok(Reply::ndjson(FHIR_NDJSON, Body::full(lines.collect::<String>().into_bytes())))
 }
 
 /// `DELETE [base]/$import-status/job`: ends it. What is stored stays.
@@ -453,8 +450,16 @@ async fn file(app: &Arc<App>, key: &str, job: &Job) -> Result<(), Stop> {
                 None => ended = true,
             }
         }
-        let chunk = Chunk { key, at: job.at, kind: &input.kind, first, last, ended };
-        chunk.take(app, &job.holder, texts, &limits).await?;
+        let chunk = Chunk {
+            key: key.to_owned(),
+            instance: app.imports.instance.clone(),
+            at: job.at,
+            first,
+            last,
+            ended,
+            until: app.clock.now().plus_seconds(LEASE_SECONDS),
+        };
+        take(app, job, &input.kind, chunk, texts, &limits).await?;
         if ended {
             return Ok(());
         }
@@ -495,100 +500,84 @@ impl Lines {
     }
 }
 
-/// Some lines of a file.
-struct Chunk<'a> {
-    key: &'a str,
+/// Stores lines of a file, and that they are done.
+async fn take(
+    app: &Arc<App>,
+    job: &Job,
+    kind: &str,
+    chunk: Chunk,
+    texts: Vec<(u64, Vec<u8>)>,
+    limits: &Limits,
+) -> Result<(), Stop> {
+    let op = permitted(app, &job.holder, kind).await?;
+    let kind = ResourceType::parse(kind).ok_or(Stop::Lost)?;
+    let (own, limits) = (Arc::clone(app), *limits);
+    let prepared = tokio::task::spawn_blocking(move || prepare(&own, kind, &texts, &limits));
+    let (ready, refusals) = prepared.await.map_err(|_| Problem::internal())?;
+    let (ready, unchanged) = app.store.read(move |session| bulk::changed(session, ready)).await?;
+    let mut entry = behalf::intent(app, &op, "bulk-import");
+    entry.resource_type = Some(kind.name());
+    let intents = ready.iter().map(|ready| bulk::intent(&entry, ready)).collect::<Vec<Entry>>();
+    app.trail.append(intents).await.map_err(|_| Problem::audit_unavailable())?;
+    let written = app
+        .write(Writer::Import, move |transaction| {
+            let Some(job) = chunk.own(transaction)? else { return Ok(None) };
+            let stored = ready.iter().map(|ready| bulk::store_line(transaction, ready, true));
+            let stored = stored.collect::<Result<Vec<LineResult>, _>>()?;
+            chunk.done(transaction, job, unchanged.len() + stored.len(), &refusals)?;
+            Ok(Some(stored))
+        })
+        .await;
+    entry.time = app.clock.now();
+    entry.outcome = if matches!(written, Ok(Some(_))) { Outcome::Success } else { Outcome::Failed };
+    if let Ok(Some(stored)) = &written {
+        entry.rows = u32::try_from(stored.len()).unwrap_or(u32::MAX);
+        entry.patients = stored.iter().flat_map(|result| result.patients.iter().cloned()).collect();
+        entry.patients.sort_unstable();
+        entry.patients.dedup();
+    }
+    app.trail.append(vec![entry]).await.map_err(|_| Problem::audit_unavailable())?;
+    written?.map(drop).ok_or(Stop::Lost)
+}
+
+/// Some lines of a file, and whose turn it is to store them.
+struct Chunk {
+    key: String,
+    instance: String,
     /// Which of the inputs.
     at: usize,
-    kind: &'a str,
     /// How many lines are done before, and after.
     first: u64,
     last: u64,
     /// Whether the file ends with them.
     ended: bool,
-}
-
-impl Chunk<'_> {
-    /// Stores them, and that they are done.
-    async fn take(
-        &self,
-        app: &Arc<App>,
-        holder: &Holder,
-        texts: Vec<(u64, Vec<u8>)>,
-        limits: &Limits,
-    ) -> Result<(), Stop> {
-        let op = permitted(app, holder, self.kind).await?;
-        let kind = ResourceType::parse(self.kind).ok_or(Stop::Lost)?;
-        let (own, limits) = (Arc::clone(app), *limits);
-        let prepared = tokio::task::spawn_blocking(move || prepare(&own, kind, &texts, &limits));
-        let (ready, refusals) = prepared.await.map_err(|_| Problem::internal())?;
-        let (ready, unchanged) = app.store.read(move |session| bulk::changed(session, ready)).await?;
-        let mut entry = behalf::intent(app, &op, "bulk-import");
-        entry.resource_type = Some(kind.name());
-        let intents = ready.iter().map(|ready| bulk::intent(&entry, ready)).collect::<Vec<Entry>>();
-        app.trail.append(intents).await.map_err(|_| Problem::audit_unavailable())?;
-        let step = Step {
-            key: self.key.to_owned(),
-            instance: app.imports.instance.clone(),
-            at: self.at,
-            first: self.first,
-            last: self.last,
-            ended: self.ended,
-            until: app.clock.now().plus_seconds(LEASE_SECONDS),
-            unchanged: unchanged.len() as u64,
-            refusals,
-        };
-        let stored = app
-            .write(Writer::Import, move |transaction| {
-                let Some(job) = step.own(transaction)? else { return Ok(None) };
-                let stored = ready.iter().map(|ready| bulk::store_line(transaction, ready, true));
-                let stored = stored.collect::<Result<Vec<LineResult>, _>>()?;
-                step.done(transaction, job, stored.len() as u64)?;
-                Ok(Some(stored))
-            })
-            .await?;
-        let Some(stored) = stored else { return Err(Stop::Lost) };
-        entry.time = app.clock.now();
-        entry.outcome = Outcome::Success;
-        entry.rows = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-        entry.patients = stored.into_iter().flat_map(|result| result.patients).collect();
-        entry.patients.sort_unstable();
-        entry.patients.dedup();
-        app.trail.append(vec![entry]).await.map_err(|_| Problem::audit_unavailable())?;
-        Ok(())
-    }
-}
-
-/// What of a job is written with the lines.
-struct Step {
-    key: String,
-    instance: String,
-    at: usize,
-    first: u64,
-    last: u64,
-    ended: bool,
+    /// How long the job stays with the instance from here on.
     until: Timestamp,
-    unchanged: u64,
-    refusals: Vec<(u64, String)>,
 }
 
-impl Step {
+impl Chunk {
     /// The job, if it is still where it was, and nobody else's.
     fn own(&self, transaction: &mut dyn Transaction) -> Result<Option<Job>, Problem> {
         Ok(get(transaction, &self.key)?.filter(|job| {
-            let at = job.inputs.get(self.at).map(|input| input.lines);
-            job.instance == self.instance && job.at == self.at && at == Some(self.first)
+            let lines = job.inputs.get(self.at).map(|input| input.lines);
+            job.instance == self.instance && job.at == self.at && lines == Some(self.first)
         }))
     }
 
-    /// Writes down that the lines are done.
-    fn done(&self, transaction: &mut dyn Transaction, mut job: Job, stored: u64) -> Result<(), Problem> {
+    /// Writes down that the lines are done, so many of them taken.
+    fn done(
+        &self,
+        transaction: &mut dyn Transaction,
+        mut job: Job,
+        taken: usize,
+        refusals: &[(u64, String)],
+    ) -> Result<(), Problem> {
         let input = job.inputs.get_mut(self.at).ok_or_else(Problem::internal)?;
         input.lines = self.last;
-        input.taken += self.unchanged + stored;
-        input.refused += self.refusals.len() as u64;
+        input.taken += taken as u64;
+        input.refused += refusals.len() as u64;
         let room = REFUSALS_TOLD.saturating_sub(input.refusals.len());
-        input.refusals.extend(self.refusals.iter().take(room).cloned());
+        input.refusals.extend(refusals.iter().take(room).cloned());
         job.at += usize::from(self.ended);
         job.tries = 0;
         job.until = self.until;
@@ -600,8 +589,7 @@ impl Step {
 async fn permitted(app: &Arc<App>, holder: &Holder, kind: &str) -> Result<Op, Stop> {
     let op = behalf::op(app, holder).await?;
     let op = op.ok_or_else(|| Stop::Final("the account that asked for it is disabled or gone".to_owned()))?;
-    let may = |permission| decide(&op, permission, Some(kind)).is_allowed();
-    if !(may(Permission::Create) && may(Permission::Update)) {
+    if !decide(&op, Permission::BulkImport, Some(kind)).is_allowed() {
         let words = format!("the account that asked for it may not write {kind} resources any more");
         return Err(Stop::Final(words));
     }

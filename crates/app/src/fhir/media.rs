@@ -10,6 +10,8 @@ use crate::problem::Problem;
 /// The media types under which FHIR JSON is read.
 pub(crate) const FHIR_JSON: [&str; 3] =
     ["application/fhir+json", "application/json", "application/json+fhir"];
+/// Of lines of FHIR JSON.
+pub(crate) const FHIR_NDJSON: &str = "application/fhir+ndjson";
 /// For the words of a refusal.
 pub(crate) const FHIR_JSON_NAME: &str = "application/fhir+json";
 

@@ -22,6 +22,7 @@ mod text;
 mod write;
 
 pub(crate) use import::{Imports, run as run_imports};
+pub(crate) use media::FHIR_NDJSON;
 pub(crate) use write::check_resource;
 
 use http::StatusCode;
