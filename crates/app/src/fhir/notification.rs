@@ -9,14 +9,13 @@ use ward_base::{Phi, Random, ResourceId};
 use ward_identity::Permission;
 use ward_store::{ResourceKey, Session, Stored};
 
+use super::media::FHIR_JSON_NAME;
 use super::subscription::{BACKPORT, Content, Definition, Form};
 use super::text::{BundleText, quoted};
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::subscriptions::{self, Change, Notification};
-
-const FHIR_JSON: &str = "application/fhir+json";
 
 /// What a message is about.
 pub(crate) enum Occasion<'a> {
@@ -68,7 +67,7 @@ impl Sender<'_> {
         headers.clone_from(&self.definition.headers);
         headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static("Ward"));
         if !request.body().is_empty() {
-            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FHIR_JSON));
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FHIR_JSON_NAME));
         }
         Ok(Some(request))
     }
@@ -112,7 +111,7 @@ impl Sender<'_> {
         let own = json!({"method": "GET", "url": format!("{}/Subscription/{}/$status", self.base, self.id.as_str())});
         bundle.entry(&[format!(
             "\"fullUrl\":{},\"resource\":{parameters},\"request\":{own},\"response\":{{\"status\":\"200\"}}",
-            quoted(&format!("urn:uuid:{}", uuid(random)))
+            of_no_place(random)
         )
         .as_bytes()]);
         if let (Occasion::Event { notification, stored, .. }, Some(focus)) = (occasion, focus)
@@ -164,17 +163,9 @@ fn parameters(
     })
 }
 
-/// A random UUID (RFC 9562, version 4).
-fn uuid(random: &dyn Random) -> String {
-    let mut bytes: [u8; 16] = random.bytes();
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
-    *version = *version & 0x0f | 0x40;
-    *variant = *variant & 0x3f | 0x80;
-    let mut text = hex::encode(bytes);
-    for place in [20, 16, 12, 8] {
-        text.insert(place, '-');
-    }
-    text
+/// The `fullUrl` of an entry that is stored nowhere, as JSON: ids made here are UUIDs.
+fn of_no_place(random: &dyn Random) -> String {
+    quoted(&format!("urn:uuid:{}", ResourceId::random(random).as_str()))
 }
 
 /// `GET` or `POST [base]/Subscription/id/$status`
@@ -202,7 +193,7 @@ pub(crate) async fn status(call: &mut Call, key: ResourceKey, query: Option<&str
     let base = &call.app.settings.base;
     let said = parameters(base, &key.id, topic, text("status"), "query-status", events.unwrap_or_default());
     let mut bundle = BundleText::new("searchset", Some(1), &[]);
-    let url = quoted(&format!("urn:uuid:{}", uuid(&*call.app.random)));
+    let url = of_no_place(&*call.app.random);
     bundle.entry(&[
         format!("\"fullUrl\":{url},\"resource\":{said},\"search\":{{\"mode\":\"match\"}}").as_bytes()
     ]);
@@ -266,7 +257,7 @@ mod tests {
 
     fn bundle(request: &Request<Bytes>) -> Value {
         assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::POST, "/in?x=1"));
-        assert_eq!(request.headers()["content-type"], FHIR_JSON);
+        assert_eq!(request.headers()["content-type"], FHIR_JSON_NAME);
         assert_eq!(request.headers()["authorization"], "Bearer canary");
         let bundle: Value = serde_json::from_slice(request.body()).unwrap();
         assert_eq!(ward_fhir::validate::resource(&bundle), [], "{bundle}");
@@ -335,13 +326,5 @@ mod tests {
         assert_eq!((nudge.method(), nudge.uri().to_string().as_str()), (&Method::POST, "/in?x=1"));
         assert!(nudge.body().is_empty() && !nudge.headers().contains_key("content-type"));
         assert!(request(&silent, |_, _| false).is_none(), "R4 has no handshake");
-    }
-
-    #[test]
-    fn a_uuid_is_one_of_version_4() {
-        let uuid = uuid(&SystemRandom);
-        let parts: Vec<usize> = uuid.split('-').map(str::len).collect();
-        assert_eq!(parts, [8, 4, 4, 4, 12]);
-        assert!(uuid[14..].starts_with('4') && "89ab".contains(&uuid[19..20]), "{uuid}");
     }
 }

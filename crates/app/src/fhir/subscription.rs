@@ -14,6 +14,7 @@ use ward_store::{Prepared, WriteOutcome, Written};
 use ward_transport::Origin;
 
 use super::condition::SHAPING;
+use super::media::FHIR_JSON;
 use crate::app::Settings;
 use crate::call::Call;
 use crate::form;
@@ -21,7 +22,6 @@ use crate::problem::Problem;
 
 /// Where the Backport defines its extensions and profiles.
 pub(crate) const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/";
-const JSON: [&str; 2] = ["application/fhir+json", "application/json"];
 const HEADERS_MAX: usize = 20;
 const HEADER_BYTES_MAX: usize = 4096;
 const ENDPOINT_BYTES_MAX: usize = 2048;
@@ -78,8 +78,8 @@ pub(crate) enum Content {
     FullResource,
 }
 
-/// Where it is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where it is sent. Its query may hold a secret, so it cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// As it stands in a URL: an IPv6 address in brackets.
     pub(crate) host: String,
@@ -225,7 +225,7 @@ fn rest_hook(channel: &Value) -> Result<(), Vec<Issue>> {
 fn payload(channel: &Value) -> Result<bool, Issue> {
     let Some(asked) = channel.get("payload").and_then(Value::as_str) else { return Ok(false) };
     let media_type = asked.split(';').next().unwrap_or_default().trim();
-    if JSON.iter().any(|known| known.eq_ignore_ascii_case(media_type)) {
+    if FHIR_JSON.iter().any(|known| known.eq_ignore_ascii_case(media_type)) {
         return Ok(true);
     }
     let words = "`payload` must be application/fhir+json, or be left out for notifications without content";
@@ -464,7 +464,7 @@ pub(crate) mod tests {
         assert_eq!(plain.headers["authorization"], "Bearer canary");
         assert!(plain.headers["authorization"].is_sensitive());
         let (host, path, query) = ("hooks.example".to_owned(), "/in".to_owned(), "?x=1".to_owned());
-        assert_eq!(plain.endpoint, Endpoint { host, port: 443, path, query });
+        assert!(plain.endpoint == Endpoint { host, port: 443, path, query });
 
         let topic =
             read(&of_topic(&["Encounter?patient=Patient/1", "Encounter?status=planned"], "full-resource"));

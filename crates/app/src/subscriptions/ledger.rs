@@ -54,7 +54,7 @@ pub(super) enum State {
 }
 
 /// Something that a Subscription is to be told of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notification {
     /// The resource, as it stands after it.
     pub(crate) kind: String,
@@ -62,6 +62,13 @@ pub(crate) struct Notification {
     pub(crate) version: u64,
     pub(crate) change: Change,
     pub(crate) at: Timestamp,
+}
+
+/// An id is not for logs.
+impl std::fmt::Debug for Notification {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Notification(..)")
+    }
 }
 
 /// What happened to a resource.
