@@ -143,7 +143,7 @@ pub(crate) async fn begin(call: &mut Call, body: RequestBody) -> Result<Reply, P
         }
     }
     let urls: Vec<&str> = inputs.iter().map(|input| input.url.as_str()).collect();
-    call.entry.query = Some(Phi::new(urls.join(" ").chars().take(URL_BYTES_MAX).collect()));
+    call.entry.query = Some(Phi::new(urls.join(" ")));
     let job = Job {
         holder: call.session()?.0.session.holder.clone(),
         account: call.account()?,
@@ -459,7 +459,7 @@ async fn file(app: &Arc<App>, key: &str, job: &Job) -> Result<(), Stop> {
             ended,
             until: app.clock.now().plus_seconds(LEASE_SECONDS),
         };
-        take(app, job, &input.kind, chunk, texts, &limits).await?;
+        take(app, &job.holder, input, chunk, texts, &limits).await?;
         if ended {
             return Ok(());
         }
@@ -503,14 +503,14 @@ impl Lines {
 /// Stores lines of a file, and that they are done.
 async fn take(
     app: &Arc<App>,
-    job: &Job,
-    kind: &str,
+    holder: &Holder,
+    input: &Input,
     chunk: Chunk,
     texts: Vec<(u64, Vec<u8>)>,
     limits: &Limits,
 ) -> Result<(), Stop> {
-    let op = permitted(app, &job.holder, kind).await?;
-    let kind = ResourceType::parse(kind).ok_or(Stop::Lost)?;
+    let op = permitted(app, holder, &input.kind).await?;
+    let kind = ResourceType::parse(&input.kind).ok_or(Stop::Lost)?;
     let (own, limits) = (Arc::clone(app), *limits);
     let prepared = tokio::task::spawn_blocking(move || prepare(&own, kind, &texts, &limits));
     let (ready, refusals) = prepared.await.map_err(|_| Problem::internal())?;
@@ -529,6 +529,7 @@ async fn take(
         })
         .await;
     entry.time = app.clock.now();
+    entry.query = Some(Phi::new(input.url.clone()));
     entry.outcome = if matches!(written, Ok(Some(_))) { Outcome::Success } else { Outcome::Failed };
     if let Ok(Some(stored)) = &written {
         entry.rows = u32::try_from(stored.len()).unwrap_or(u32::MAX);
