@@ -5,7 +5,8 @@
 //! tables in `definitions/`; there are no generated Rust types. Resources stay `serde_json` values, so that what a
 //! client sends comes back as it was: unknown-to-us order, `1.00` and all.
 //!
-//! This crate does no I/O, holds no state and knows no keys. It refuses to put anything of a resource into an error:
+//! This crate does no I/O, holds no state but what it compiled once (tables, and search parameters that were added: see
+//! [`search::Added`]), and knows no keys. It refuses to put anything of a resource into an error:
 //! neither values nor property names it does not know, because both may hold protected health information.
 
 pub mod bundle;
