@@ -1,10 +1,11 @@
 //! The journal: what was acknowledged and is not in full tiles yet.
 //!
 //! ```text
-//! magic (21) | base (8) | check (12)          entries from number `base` on, a multiple of 256
-//! record*    length (4) | check (12) | body   one a batch
+//! magic (21) | base (8) | check (12)                entries from number `base` on, a multiple of 256
+//! record*    length (4) | check (12) | body | 0xff  one a batch
 //! body       count (4) | entry* | masked signature (64)
-//! entry      length (2) | bytes               as in a bundle
+//! entry      length (2) | bytes                     as in a bundle
+//! room       zeros                                  for records to come
 //! ```
 //!
 //! All numbers are big-endian. The checks bind a length to its place, so that a damaged length is not taken for a
@@ -15,16 +16,27 @@
 //!
 //! A record is appended with one write and one `fdatasync`, and the next one only after that. So only the last one
 //! can be torn, and whatever stands before an intact record was acknowledged.
+//!
+//! A flush of a file that grows must also write the file system's own journal, which takes twice the time; so a record
+//! is written into room that is there already. It ends in a byte that is not zero: where the zeros at the end of the
+//! file begin, what was written ends, whole or torn.
+//!
+//! The first version of the format (`/1`) had neither that byte nor room. It is read, and no longer written.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use crate::layout::{put_entry, take_entry};
 
-const MAGIC: &[u8; 21] = b"ward-audit-journal/1\n";
+const MAGIC: &[u8; 21] = b"ward-audit-journal/2\n";
+const MAGIC_WITHOUT_ROOM: &[u8; 21] = b"ward-audit-journal/1\n";
 const CHECK: usize = 12;
 const HEADER: usize = MAGIC.len() + 8 + CHECK;
 const RECORD_HEADER: usize = 4 + CHECK;
 const SIGNATURE: usize = 64;
+/// The last byte of a record. No flip of one bit makes it a zero.
+const END: u8 = 0xff;
+/// Zeros that are written ahead at once.
+pub(crate) const ROOM: usize = 256 << 10;
 /// Bytes of one record.
 pub(crate) const RECORD_MAX: usize = 64 << 20;
 
@@ -55,6 +67,8 @@ pub(crate) struct Journal<'a> {
     pub(crate) base: u64,
     pub(crate) records: Vec<Record<'a>>,
     pub(crate) tail: Tail,
+    /// Where what was written ends, and room begins.
+    pub(crate) end: usize,
 }
 
 /// The bytes that begin a journal.
@@ -86,6 +100,7 @@ pub(crate) fn record<'a>(
     record.extend_from_slice(&record_check(base, position, length));
     record.extend_from_slice(&body);
     record.extend(signature.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    record.push(END);
     Some(record)
 }
 
@@ -93,14 +108,16 @@ impl<'a> Journal<'a> {
     /// Takes a journal apart; `None` if these bytes do not begin one.
     pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let base = Self::base(bytes)?;
+        let ending: &[u8] = if bytes.starts_with(MAGIC) { &[END] } else { &[] };
+        let end = if ending.is_empty() { bytes.len() } else { without_room(bytes) };
         let mut records = Vec::new();
         let mut position = HEADER;
         let tail = loop {
-            let rest = bytes.get(position..).unwrap_or_default();
+            let rest = bytes.get(position..end).unwrap_or_default();
             if rest.is_empty() {
                 break Tail::Clean;
             }
-            match take_record(base, position, rest) {
+            match take_record(base, position, rest, ending) {
                 Taken::Record(record, length) => {
                     records.push(record);
                     position += length;
@@ -111,15 +128,21 @@ impl<'a> Journal<'a> {
                 Taken::Damaged => break Tail::Garbled(rest.len()),
             }
         };
-        Some(Self { base, records, tail })
+        Some(Self { base, records, tail, end })
     }
 
     /// The number of the first entry of a journal that begins with these bytes.
     pub(crate) fn base(bytes: &[u8]) -> Option<u64> {
         let (named, rest) = bytes.split_at_checked(HEADER - CHECK)?;
-        let base = u64::from_be_bytes(*named.strip_prefix(MAGIC)?.first_chunk()?);
+        let base = named.strip_prefix(MAGIC).or_else(|| named.strip_prefix(MAGIC_WITHOUT_ROOM))?;
+        let base = u64::from_be_bytes(*base.first_chunk()?);
         (rest.starts_with(&check(&[named])) && base.is_multiple_of(256)).then_some(base)
     }
+}
+
+/// Where the zeros at the end of a journal begin.
+fn without_room(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).max(HEADER)
 }
 
 enum Taken<'a> {
@@ -128,13 +151,16 @@ enum Taken<'a> {
     Damaged,
 }
 
-fn take_record(base: u64, position: usize, rest: &[u8]) -> Taken<'_> {
+fn take_record<'a>(base: u64, position: usize, rest: &'a [u8], ending: &[u8]) -> Taken<'a> {
     let Some((header, after)) = rest.split_at_checked(RECORD_HEADER) else { return Taken::CutOff };
     let Some(length) = record_length(base, position, header) else { return Taken::Damaged };
-    let Some(body) = after.get(..length) else { return Taken::CutOff };
-    match take_body(header, body) {
+    let Some((body, after)) = after.split_at_checked(length) else { return Taken::CutOff };
+    if after.len() < ending.len() {
+        return Taken::CutOff;
+    }
+    match take_body(header, body).filter(|_| after.starts_with(ending)) {
         Some((entries, signature)) => {
-            Taken::Record(Record { position, entries, signature }, RECORD_HEADER + length)
+            Taken::Record(Record { position, entries, signature }, RECORD_HEADER + length + ending.len())
         }
         None => Taken::Damaged,
     }
@@ -230,13 +256,21 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_is_torn_and_never_damaged(batches in batches(), at in any::<prop::sample::Index>()) {
+        fn a_cut_is_torn_and_never_damaged(
+            batches in batches(),
+            at in any::<prop::sample::Index>(),
+            room in prop_oneof![Just(0_usize), 1_usize..200],
+        ) {
             let (bytes, ends) = journal(&batches);
             let at = ends[0] + at.index(bytes.len() - ends[0] + 1);
-            let read = Journal::read(&bytes[..at]).unwrap();
+            let mut bytes = bytes[..at].to_vec();
+            bytes.resize(at + room, 0);
+            let read = Journal::read(&bytes).unwrap();
             let whole = ends.iter().filter(|end| **end <= at).count() - 1;
             prop_assert_eq!(read.records.len(), whole);
-            let rest = at - ends[whole];
+            let written = without_room(&bytes);
+            prop_assert_eq!(read.end, written);
+            let rest = written - ends[whole];
             prop_assert_eq!(read.tail, if rest == 0 { Tail::Clean } else { Tail::Torn(rest) });
         }
 

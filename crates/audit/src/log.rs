@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,7 +51,10 @@ pub struct Appended {
 struct Writer {
     file: File,
     base: u64,
+    /// What was written.
     length: u64,
+    /// Zeros after it.
+    room: u64,
 }
 
 impl std::fmt::Debug for Log {
@@ -368,17 +371,25 @@ impl Writer {
             journal::record(base, header.len() as u64, recent.iter().map(Vec::as_slice), &keys.sign(tree))
                 .ok_or(AuditError::TooLarge)?;
         directory.sync()?;
-        let file = directory.write(JOURNAL, &[&header, &record])?;
+        let file = directory.write(JOURNAL, &[&header, &record, &[0; journal::ROOM]])?;
         directory.sync()?;
-        Ok(Self { file, base, length: (header.len() + record.len()) as u64 })
+        let length = (header.len() + record.len()) as u64;
+        Ok(Self { file, base, length, room: journal::ROOM as u64 })
     }
 
     fn append(&mut self, record: &[u8]) -> Result<(), AuditError> {
-        self.file
-            .write_all(record)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|source| failed(JOURNAL, source))?;
-        self.length += record.len() as u64;
+        let written = record.len() as u64;
+        let mut room = self.room.checked_sub(written);
+        let appended = self.file.write_all_at(record, self.length).and_then(|()| {
+            if room.is_none() {
+                self.file.write_all_at(&[0; journal::ROOM], self.length + written)?;
+                room = Some(journal::ROOM as u64);
+            }
+            self.file.sync_data()
+        });
+        appended.map_err(|source| failed(JOURNAL, source))?;
+        self.length += written;
+        self.room = room.unwrap_or_default();
         Ok(())
     }
 }
@@ -433,7 +444,7 @@ impl Recovered {
             Tail::Torn(bytes) | Tail::Garbled(bytes) => bytes,
             Tail::Damaged => return Err(damaged(JOURNAL, "a batch in it was altered")),
         };
-        let mut records = journal.records;
+        let (mut records, end) = (journal.records, journal.end);
         let before = tree_at(directory, journal.base)?;
         // The signature under the last batch covers all before it. If it is not good, that batch may have been torn,
         // unless something follows it; the one before was acknowledged and must be good.
@@ -442,7 +453,7 @@ impl Recovered {
         for torn in [false, true] {
             if torn {
                 let Some(record) = records.pop().filter(|_| dropped_bytes == 0) else { break };
-                dropped_bytes = bytes.len() - record.position;
+                dropped_bytes = end - record.position;
             }
             tree = before.clone();
             for entry in records.iter().flat_map(|record| &record.entries) {

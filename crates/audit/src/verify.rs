@@ -120,11 +120,33 @@ impl Snapshot {
         Ok(Self {
             key: key.map_err(|_| altered(KEY, "it is not text"))?,
             checkpoint: demand(directory, CHECKPOINT)?,
-            journal: read(directory, JOURNAL)?,
+            journal: read_journal(directory)?,
             full,
             partial,
         })
     }
+}
+
+/// The journal as it was at some moment. Who reads while a writer fills its room may meet the end of a record without
+/// its beginning; what is still there when it is read again was written so.
+fn read_journal(directory: &Path) -> Result<Option<Vec<u8>>, VerifyError> {
+    let mut bytes = read(directory, JOURNAL)?;
+    for _ in 1..ATTEMPTS {
+        let Some((found, journal)) = bytes.as_deref().and_then(|found| Some((found, Journal::read(found)?)))
+        else {
+            break;
+        };
+        if matches!(journal.tail, Tail::Clean | Tail::Torn(_)) {
+            break;
+        }
+        let again = read(directory, JOURNAL)?;
+        let same = again.as_deref().is_some_and(|again| again.starts_with(&found[..journal.end]));
+        bytes = again;
+        if same {
+            break;
+        }
+    }
+    Ok(bytes)
 }
 
 /// What changes when a writer publishes or begins a new journal. Nothing is opened: it may not be a file.

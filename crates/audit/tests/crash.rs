@@ -205,6 +205,7 @@ proptest! {
         batches in prop::collection::vec(1_u64..300, 1..5),
         last in 1_u64..300,
         at in any::<prop::sample::Index>(),
+        room in 0_usize..10_000,
         tear in prop_oneof![Just(Tear::Cut), Just(Tear::Zeros), any::<u8>().prop_map(Tear::Garbage)],
     ) {
         let scratch = tempfile::tempdir().unwrap();
@@ -216,14 +217,17 @@ proptest! {
         let (size, root) = (log.size(), log.root());
         // What a crash in the last append leaves: the tiles of before, and a part of the batch in the journal.
         copy(&whole, &torn);
-        let before = std::fs::read(torn.join("journal")).unwrap();
+        let before = written(&torn.join("journal"));
         log.append(&reads(size, last)).unwrap();
-        let mut bytes = std::fs::read(whole.join("journal")).unwrap();
+        let mut bytes = written(&whole.join("journal"));
         prop_assert!(bytes.starts_with(&before));
         let position = before.len() + at.index(bytes.len() - before.len());
         match tear {
             Tear::Cut => bytes.truncate(position),
-            Tear::Zeros => bytes[position..].fill(0),
+            Tear::Zeros => {
+                bytes[position..].fill(0);
+                bytes.resize(bytes.len() + room, 0);
+            }
             Tear::Garbage(seed) => {
                 let mut value = seed;
                 for byte in &mut bytes[position..] {
@@ -232,9 +236,10 @@ proptest! {
                 }
             }
         }
-        let unchanged = std::fs::read(whole.join("journal")).unwrap() == bytes;
         std::fs::write(torn.join("journal"), &bytes).unwrap();
-        if matches!(tear, Tear::Cut) {
+        let bytes = written(&torn.join("journal"));
+        let unchanged = written(&whole.join("journal")) == bytes;
+        if matches!(tear, Tear::Cut | Tear::Zeros) {
             let verified = verify(&torn, Some(&keys().verifier_key())).unwrap();
             prop_assert_eq!((verified.entries, verified.root), (size, root));
             prop_assert_eq!(verified.torn_bytes, bytes.len() - before.len());
@@ -259,7 +264,7 @@ proptest! {
         let mut log = Log::open(&whole, keys()).unwrap();
         log.append(&reads(0, 20)).unwrap();
         log.append(&reads(0, 3)).unwrap();
-        let length = std::fs::read(whole.join("journal")).unwrap().len();
+        let length = written(&whole.join("journal")).len();
         log.append(&reads(0, 5)).unwrap();
         copy(&whole, &altered);
         let mut bytes = std::fs::read(altered.join("journal")).unwrap();

@@ -45,7 +45,7 @@ fn every_byte_of_a_small_log_counts() {
     for directory in logs(scratch.path(), &[2, 1]) {
         let mut bit = 0;
         for file in files(&directory) {
-            let length = std::fs::read(&file).unwrap().len();
+            let length = written(&file).len();
             for position in 0..length {
                 bit = (bit + 3) % 8;
                 flip(&file, position, bit);
@@ -197,7 +197,7 @@ proptest! {
         let directory = &logs[which];
         let files = files(directory);
         let file = file.get(&files);
-        let position = position.index(std::fs::read(file).unwrap().len());
+        let position = position.index(written(file).len());
         flip(file, position, bit);
         let failed = fails(directory);
         flip(file, position, bit);

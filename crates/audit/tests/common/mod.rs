@@ -114,3 +114,11 @@ pub(crate) fn files(directory: &Path) -> Vec<std::path::PathBuf> {
     found.sort();
     found
 }
+
+/// What was written to a file, without the room of a journal after it.
+pub(crate) fn written(file: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(file).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(end);
+    bytes
+}
