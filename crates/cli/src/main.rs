@@ -33,6 +33,9 @@ use crate::operator::{Operator, OperatorKey};
 use crate::output::Format;
 use crate::passphrase::PassphraseSource;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The healthcare application stack: encrypted end to end, from one command.
 ///
 /// Start with `ward up --demo` and open the link that it prints.
