@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use expect_test::expect;
 use serde_json::Value;
 use ward_fhir::outcome::{Issue, IssueCode};
-use ward_fhir::{json, validate};
+use ward_fhir::{ResourceType, json, search, validate};
 
 /// Types of which the package has hundreds that are alike; its plain examples are all the others.
 const DEFINITIONAL: &[&str] = &["CodeSystem", "SearchParameter", "StructureDefinition", "ValueSet"];
@@ -64,6 +64,26 @@ fn rejected(examples: &[(String, Value)]) -> String {
         }
     }
     out
+}
+
+/// What a parameter finds does not depend on the members that it is said not to look at.
+#[test]
+fn what_a_search_reads_of_an_example_is_what_its_parameters_find() {
+    const BASE: &str = "https://ward.test/fhir/R4";
+    let (mut found, mut left_out) = (0, 0);
+    for (name, resource) in examples(true) {
+        let text = serde_json::to_vec(&resource).unwrap();
+        let kind = ResourceType::parse(resource["resourceType"].as_str().unwrap()).unwrap();
+        for parameter in search::parameters(kind) {
+            let read = search::read_for(&text, std::iter::once(parameter)).unwrap();
+            let whole = search::extract_parameter(parameter, &resource, BASE);
+            let of_read = search::extract_parameter(parameter, &read, BASE);
+            assert!(whole == of_read, "{} of {name}", parameter.code);
+            found += whole.len();
+            left_out += resource.as_object().unwrap().len() - read.as_object().unwrap().len();
+        }
+    }
+    assert!(found > 10_000 && left_out > 100_000, "{found} values, {left_out} members not read");
 }
 
 /// Each of these breaks a rule that the specification states without exceptions.

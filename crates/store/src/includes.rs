@@ -12,7 +12,7 @@ use ward_fhir::search::{
 
 use crate::{
     ResourceKey, StoreError,
-    links::{Compiled, local, parsed},
+    links::{Compiled, local, parsed, read},
     read::{Opened, PAGE_BYTES_MAX, Snapshot},
     search::{Budget, Search},
 };
@@ -120,7 +120,7 @@ fn forwards(
 ) -> Result<(), StoreError> {
     let mut asked = HashSet::new();
     for source in from.iter().filter(|opened| opened.resource_type == include.source) {
-        let resource: Value = parsed(source)?;
+        let resource = read(source, followed(&snapshot.index.parameters, include))?;
         for parameter in followed(&snapshot.index.parameters, include) {
             for value in extract_parameter(parameter, &resource, &snapshot.vault.base_url) {
                 if let Some((kind, id)) = local(&value) {

@@ -11,7 +11,8 @@ use serde_json::Value;
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::search::{
-    Extracted, Filter, FilterValue, Link, Query, SearchParameter, SearchValue, extract_for, extract_parameter,
+    Extracted, Filter, FilterValue, Link, Query, SearchParameter, SearchValue, extract_for,
+    extract_parameter, read_for,
 };
 
 use crate::{
@@ -106,7 +107,10 @@ impl<'a> Compiled<'a> {
             return Ok(None);
         }
         let extracted = match self.query.parameters().next() {
-            Some(_) => extract_for(self.query, &parsed(opened)?, &snapshot.vault.base_url),
+            Some(_) => {
+                let resource = read(opened, self.query.parameters())?;
+                extract_for(self.query, &resource, &snapshot.vault.base_url)
+            }
             None => Vec::new(),
         };
         let id = opened.frame.id.as_str();
@@ -194,7 +198,7 @@ impl<'a> Compiled<'a> {
         {
             let mut ids = HashSet::new();
             for opened in listed {
-                let values = extract_parameter(parameter, &parsed(&opened)?, &snapshot.vault.base_url);
+                let values = values(snapshot, &opened, parameter)?;
                 ids.extend(
                     values
                         .iter()
@@ -298,14 +302,32 @@ fn listed(
         let Ok(id) = ResourceId::parse(id) else { continue };
         let Some(opened) = snapshot.opened(&ResourceKey { resource_type: list, id })? else { continue };
         if !opened.frame.deleted() {
-            let values = extract_parameter(items, &parsed(&opened)?, &snapshot.vault.base_url);
+            let values = values(snapshot, &opened, items)?;
             found.extend(values.iter().filter_map(local).filter(|(of, _)| *of == kind).map(|(_, id)| id));
         }
     }
     Ok(found)
 }
 
-/// The resource as it is searched.
+/// What `parameters` look at of a resource.
+pub(crate) fn read<'p>(
+    opened: &Opened,
+    parameters: impl Iterator<Item = &'p SearchParameter>,
+) -> Result<Value, StoreError> {
+    read_for(opened.frame.text(), parameters).map_err(|_| StoreError::Corrupt)
+}
+
+/// What `parameter` finds in a resource.
+pub(crate) fn values(
+    snapshot: &Snapshot<'_>,
+    opened: &Opened,
+    parameter: &'static SearchParameter,
+) -> Result<Vec<SearchValue>, StoreError> {
+    let resource = read(opened, std::iter::once(parameter))?;
+    Ok(extract_parameter(parameter, &resource, &snapshot.vault.base_url))
+}
+
+/// The whole resource.
 pub(crate) fn parsed(opened: &Opened) -> Result<Value, StoreError> {
     serde_json::from_slice(opened.frame.text()).map_err(|_| StoreError::Corrupt)
 }

@@ -7,13 +7,13 @@
 use std::cell::Cell;
 
 use ward_base::ResourceId;
-use ward_fhir::search::{Extracted, Filter, Query, extract_parameter};
+use ward_fhir::search::{Extracted, Filter, Query};
 
 use crate::{
     Page, ResourceKey, SearchPage, StoreError,
     connection::Parameter,
     includes,
-    links::{Compiled, parsed},
+    links::{Compiled, values},
     plan::{self, Plan},
     position,
     postings::{self, Group},
@@ -332,9 +332,8 @@ impl<'a> Search<'a> {
             if opened.frame.deleted() || opened.resource_type != self.query().resource_type {
                 return Ok(None);
             }
-            let base = &self.snapshot.vault.base_url;
-            let values = extract_parameter(further.parameter, &parsed(&opened)?, base);
             let parameter = further.parameter;
+            let values = values(self.snapshot, &opened, parameter)?;
             let extracted: Vec<Extracted> =
                 values.into_iter().map(|value| Extracted { parameter, value }).collect();
             if !further.matches(&extracted, opened.frame.id.as_str(), opened.updated) {

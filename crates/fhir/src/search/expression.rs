@@ -88,6 +88,25 @@ impl Expression {
         }
     }
 
+    /// Whether a member of this name at the top of a resource may be part of what the expression finds there.
+    pub(crate) fn looks_at(&self, member: &str) -> bool {
+        let Self::Paths(paths) = self else { return true };
+        paths.iter().any(|steps| {
+            let mut steps = steps.iter().skip_while(|step| **step == Step::Resource);
+            match steps.next() {
+                // Any form of a choice begins with its name.
+                Some(Step::Child(name)) => member.starts_with(&**name),
+                Some(Step::Form { form, plain }) => member == &**form || member == &**plain,
+                _ => true,
+            }
+        })
+    }
+
+    /// Whether it gives the element itself that it is asked about.
+    pub(crate) fn is_itself(&self) -> bool {
+        matches!(self, Self::Paths(paths) if paths.iter().all(Vec::is_empty) && !paths.is_empty())
+    }
+
     /// The names along a single plain path, without the type.
     pub(crate) fn plain_path(&self) -> Option<Vec<&str>> {
         let Self::Paths(paths) = self else { return None };

@@ -8,6 +8,7 @@ mod expression;
 mod extract;
 mod grammar;
 mod matching;
+mod members;
 mod parameters;
 mod query;
 mod url;
@@ -15,6 +16,7 @@ mod url;
 pub use added::Added;
 pub use extract::{Extracted, SearchValue, extract, extract_for, extract_parameter, normalize_string};
 pub use grammar::{Handling, compartment, parse};
+pub use members::read_for;
 pub use parameters::{Component, ParameterKind, Parameters, SearchParameter, parameter, parameters};
 pub use query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,

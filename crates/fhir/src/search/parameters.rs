@@ -59,6 +59,19 @@ pub struct SearchParameter {
     pub(crate) position: u16,
 }
 
+impl SearchParameter {
+    /// Whether a member of this name at the top of a resource may be part of what the parameter finds there.
+    pub(crate) fn looks_at(&self, member: &str) -> bool {
+        if self.kind == ParameterKind::Words {
+            return self.code != "_text" || member == "text";
+        }
+        // A composite of a resource as a whole looks at what its components do.
+        let whole = self.expression.is_itself() && !self.components.is_empty();
+        !whole && self.expression.looks_at(member)
+            || self.components.iter().any(|component| component.expression.looks_at(member))
+    }
+}
+
 /// One part of a composite parameter.
 #[derive(Debug)]
 pub struct Component {
