@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, params};
 use ward_base::{Clock, Secret};
 use zeroize::Zeroizing;
 
@@ -65,6 +65,8 @@ pub(crate) fn connect(
     let connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.busy_timeout(Duration::from_secs(5))?;
+    // Else a statement is prepared anew whenever the value of its limit changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // It would write to standard error past our own log.
     connection.execute_batch("PRAGMA cipher_log_level = NONE")?;
     if !cfg!(ward_plaintext) {

@@ -177,6 +177,9 @@ fn write_in_batches(
 }
 
 /// Runs `first` and whatever else waits, commits once, then replies.
+///
+/// A savepoint for each job costs a copy of every page that it changes, and few jobs fail after they wrote something.
+/// So they run without, until one does: then the batch starts again, each job in a savepoint of its own.
 fn run_batch(
     file: &rusqlite::Connection,
     connection: &Connection,
@@ -187,20 +190,41 @@ fn run_batch(
 ) {
     let started = Instant::now();
     let mut done: Vec<Box<dyn WriteJob>> = Vec::new();
+    let mut guarded = false;
     let mut outcome = connection.execute("BEGIN IMMEDIATE", &[]).map(|_| ());
     let mut next = Some(first);
     while let Some(job) = next.take() {
-        match outcome {
-            Ok(()) => {
-                done.extend(run_in_savepoint(connection, vault, batch, job));
-                // Some failures (disk full, I/O) end the whole transaction, not only the savepoint.
-                if file.is_autocommit() {
-                    outcome = Err(StoreError::Unavailable);
+        if outcome.is_ok() {
+            let changes = file.total_changes();
+            let ran = if guarded {
+                run_in_savepoint(connection, vault, batch, job)
+            } else {
+                run(connection, vault, batch, job)
+            };
+            let left_something = file.total_changes() != changes;
+            let (job, keep) = match ran {
+                Ran::Kept(job) => (Some(job), true),
+                Ran::Failed(job) => (Some(job), false),
+                Ran::Gone => (None, false),
+            };
+            done.extend(job);
+            if !guarded && !keep && left_something {
+                guarded = true;
+                outcome = connection.execute("ROLLBACK", &[]).map(|_| ());
+                batch.finish();
+                outcome = outcome.and_then(|()| connection.execute("BEGIN IMMEDIATE", &[]).map(|_| ()));
+                if outcome.is_ok() {
+                    let again = std::mem::take(&mut done).into_iter();
+                    let again = again.map(|job| run_in_savepoint(connection, vault, batch, job));
+                    done = again.filter_map(Ran::job).collect();
                 }
             }
-            // Dropping the job without running it tells its caller that nothing was stored.
-            Err(_) => drop(job),
+            // Some failures (disk full, I/O) end the whole transaction, not only the savepoint.
+            if file.is_autocommit() {
+                outcome = Err(StoreError::Unavailable);
+            }
         }
+        // Dropping a job without running it tells its caller that nothing was stored.
         if outcome.is_err() || done.len() >= BATCH_OPERATIONS_MAX || started.elapsed() >= BATCH_TIME_MAX {
             break;
         }
@@ -219,26 +243,54 @@ fn run_batch(
     }
 }
 
-/// One job in its savepoint. `None` if it panicked: then it leaves nothing behind and its reply is gone.
+/// What became of a job's run.
+enum Ran {
+    /// What it wrote is to be kept.
+    Kept(Box<dyn WriteJob>),
+    /// What it wrote is not to be kept.
+    Failed(Box<dyn WriteJob>),
+    /// It panicked, or could not begin or end: it is gone, and its caller told.
+    Gone,
+}
+
+impl Ran {
+    fn job(self) -> Option<Box<dyn WriteJob>> {
+        match self {
+            Self::Kept(job) | Self::Failed(job) => Some(job),
+            Self::Gone => None,
+        }
+    }
+}
+
+fn run(connection: &Connection, vault: &Vault, batch: &mut Batch, mut job: Box<dyn WriteJob>) -> Ran {
+    match catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch)))) {
+        Ok(true) => Ran::Kept(job),
+        Ok(false) => Ran::Failed(job),
+        Err(_) => Ran::Gone,
+    }
+}
+
+/// One job in its savepoint. Unless it is to be kept, it leaves nothing behind.
 fn run_in_savepoint(
     connection: &Connection,
     vault: &Vault,
     batch: &mut Batch,
-    mut job: Box<dyn WriteJob>,
-) -> Option<Box<dyn WriteJob>> {
-    connection.execute("SAVEPOINT operation", &[]).ok()?;
-    let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut WriteSession::new(vault, connection, batch))));
-    if !matches!(keep, Ok(true)) {
+    job: Box<dyn WriteJob>,
+) -> Ran {
+    if connection.execute("SAVEPOINT operation", &[]).is_err() {
+        job.reply(Err(StoreError::Unavailable));
+        return Ran::Gone;
+    }
+    let ran = run(connection, vault, batch, job);
+    if !matches!(ran, Ran::Kept(_)) {
         let _ = connection.execute("ROLLBACK TO operation", &[]);
     }
-    let released = connection.execute("RELEASE operation", &[]);
-    match keep {
-        Ok(true) if released.is_err() => {
+    match (connection.execute("RELEASE operation", &[]), ran) {
+        (Err(_), Ran::Kept(job)) => {
             job.reply(Err(StoreError::Unavailable));
-            None
+            Ran::Gone
         }
-        Ok(_) => Some(job),
-        Err(_) => None,
+        (_, ran) => ran,
     }
 }
 
