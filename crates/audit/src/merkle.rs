@@ -41,18 +41,29 @@ fn hash(digest: &[u8]) -> Hash {
     hash
 }
 
-/// The right edge of the tree: at each level the hashes of the tile that is not full yet. All that is needed to add
-/// entries and to name the root.
+/// The right edge of the tree: at each level the hashes of the tile that is not full yet. From it follows all that is
+/// needed to add entries and to name the root.
 #[derive(Clone, Default)]
 pub(crate) struct Tree {
     size: u64,
     edge: Vec<Vec<Hash>>,
+    /// The roots of the complete trees that the size is the sum of, largest first: what the root takes to name.
+    peaks: Vec<Hash>,
 }
 
 impl Tree {
     /// The tree of `size` entries, from the hashes of its partial tiles, lowest level first.
-    pub(crate) const fn new(size: u64, edge: Vec<Vec<Hash>>) -> Self {
-        Self { size, edge }
+    pub(crate) fn new(size: u64, edge: Vec<Vec<Hash>>) -> Self {
+        let mut peaks = Vec::new();
+        for tile in edge.iter().rev() {
+            let mut rest = tile.as_slice();
+            while !rest.is_empty() {
+                let (complete, after) = rest.split_at(1 << rest.len().ilog2());
+                peaks.push(root_of(complete));
+                rest = after;
+            }
+        }
+        Self { size, edge, peaks }
     }
 
     /// The number of entries.
@@ -68,6 +79,11 @@ impl Tree {
     /// Adds an entry's hash; tells `complete` the level, index and hashes of each tile that became full.
     pub(crate) fn push(&mut self, leaf: Hash, mut complete: impl FnMut(u8, u64, &[Hash])) {
         self.size += 1;
+        let mut peak = leaf;
+        for _ in 0..self.size.trailing_zeros() {
+            peak = self.peaks.pop().map_or(peak, |left| node(&left, &peak));
+        }
+        self.peaks.push(peak);
         let mut hash = leaf;
         let mut tiles = self.size;
         for level in 0_u8.. {
@@ -87,21 +103,9 @@ impl Tree {
     }
 
     /// The root (RFC 6962's Merkle Tree Hash of all entries).
-    ///
-    /// A level's hashes and the root of what is below them make a tree by the same rule, since each hash stands for a
-    /// power of two of entries and what is below is less than one of them.
     pub(crate) fn root(&self) -> Hash {
-        let mut below: Option<Hash> = None;
-        let mut nodes = Vec::with_capacity(256);
-        for tile in &self.edge {
-            nodes.clear();
-            nodes.extend_from_slice(tile);
-            nodes.extend(below);
-            if !nodes.is_empty() {
-                below = Some(root_of(&nodes));
-            }
-        }
-        below.unwrap_or_else(|| root_of(&[]))
+        let peaks = self.peaks.iter().rev().copied();
+        peaks.reduce(|right, left| node(&left, &right)).unwrap_or_else(|| root_of(&[]))
     }
 }
 
@@ -165,6 +169,7 @@ mod tests {
             });
             if number < 600 || number % 1021 == 0 || (65_530..65_545).contains(&number) {
                 assert_eq!(tree.root(), definition(&leaves), "{number}");
+                assert_eq!(Tree::new(tree.size(), tree.edge().to_vec()).root(), tree.root(), "{number}");
             }
         }
         assert_eq!(full.iter().filter(|tile| tile.0 == 0).count(), 261);

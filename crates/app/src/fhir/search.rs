@@ -26,6 +26,8 @@ use crate::reply::Reply;
 
 /// Entries of a page if none are asked for.
 const PAGE_SIZE: u32 = 50;
+/// About as many bytes as an entry has beside its resource.
+const ENTRY_BYTES: usize = 160;
 const FORM_BYTES_MAX: usize = 256 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The longest query: an entry of the audit log holds all of it.
@@ -449,6 +451,9 @@ fn bundle(
 ) -> Result<Vec<u8>, Problem> {
     let mut bundle = BundleText::new("searchset", found.total, links);
     let elements = asked.queries.first().map_or(&[][..], |query| query.elements.as_slice());
+    let bodies =
+        found.hits.iter().chain(&found.included).map(|stored| stored.body.expose().len() + ENTRY_BYTES);
+    bundle.reserve(bodies.sum());
     let mut add = |found: Vec<Stored>, mode: &[u8]| {
         found.into_iter().try_for_each(|stored| {
             let url = full_url(base, &stored);

@@ -42,6 +42,11 @@ impl BundleText {
         Self { text: text.into_bytes(), entries: 0 }
     }
 
+    /// Makes room for entries of so many bytes together.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
+    }
+
     /// Adds an entry: `members` in JSON, without the braces around.
     pub(crate) fn entry(&mut self, members: &[&[u8]]) {
         self.text.extend_from_slice(if self.entries == 0 { b",\"entry\":[{" } else { b",{" });
@@ -61,8 +66,8 @@ impl BundleText {
 
 /// `"fullUrl":"…"` of a stored resource.
 pub(crate) fn full_url(base: &str, stored: &Stored) -> String {
-    let url = format!("{base}/{}/{}", stored.key.resource_type, stored.key.id.as_str());
-    format!("\"fullUrl\":{}", quoted(&url))
+    // Neither a type nor an id, nor the base, has a letter that JSON would escape.
+    ["\"fullUrl\":\"", base, "/", stored.key.resource_type.name(), "/", stored.key.id.as_str(), "\""].concat()
 }
 
 /// Text as a JSON string.
