@@ -230,7 +230,7 @@ impl Steps {
         match (entry.method, target.id, target.history, target.operation.as_deref()) {
             (EntryMethod::Post, None, History::Absent, None) => match matched {
                 Some(stored) => Ok(What::Keep { stored }),
-                None => self.put(kind, &entry, references, Expected::Absent, Writing::Create),
+                None => self.put(kind, &mut entry, references, Expected::Absent, Writing::Create),
             },
             (EntryMethod::Put, Some(id), History::Absent, None) => {
                 let chosen = self.app.settings.accept_client_ids;
@@ -255,7 +255,7 @@ impl Steps {
                     let words = "the resource must have the id that stands in its request's url";
                     return Err(Problem::malformed(IssueCode::Invalid, words));
                 }
-                self.put(kind, &entry, references, expected, Writing::Update)
+                self.put(kind, &mut entry, references, expected, Writing::Update)
             }
             (EntryMethod::Put, None, History::Absent, None) => {
                 let id = self.ids.get(&entry.index).ok_or_else(Problem::internal)?;
@@ -272,7 +272,7 @@ impl Steps {
                     }
                     members.insert("id".to_owned(), id.as_str().into());
                 }
-                self.put(kind, &entry, references, expected, Writing::Update)
+                self.put(kind, &mut entry, references, expected, Writing::Update)
             }
             (EntryMethod::Patch, _, History::Absent, None) => {
                 let stored = matched.ok_or_else(Problem::nothing_matches)?;
@@ -338,15 +338,15 @@ impl Steps {
     fn put(
         &self,
         kind: ResourceType,
-        entry: &Entry,
+        entry: &mut Entry,
         references: &HashMap<String, String>,
         expected: Expected,
         by: Writing,
     ) -> Result<What, Problem> {
         let id = self.ids.get(&entry.index).cloned().ok_or_else(Problem::internal)?;
         let words = "an entry that writes must have a resource";
-        let resource = entry.resource.clone();
-        let mut resource = resource.ok_or_else(|| Problem::malformed(IssueCode::Required, words))?;
+        let mut resource =
+            entry.resource.take().ok_or_else(|| Problem::malformed(IssueCode::Required, words))?;
         let (full_url, refers_to_other) = (entry.full_url.as_deref(), Cell::new(false));
         rewrite_references(&mut resource, &|link| {
             let in_bundle = || {

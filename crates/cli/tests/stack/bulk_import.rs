@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use ward_base::{Clock as _, SystemClock};
-use ward_testkit::{Answer, Https, Stack, StackOptions};
+use ward_testkit::{Answer, Https, Postgres, Stack, StackOptions};
 use ward_transport::{CertificateAuthority, Identity, public_server_config};
 
 use crate::api::issue;
 use crate::search::found;
-use crate::stack;
+use crate::{server, stack};
 
 const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -111,9 +111,13 @@ fn authority() -> CertificateAuthority {
 }
 
 fn stack_for(directory: &Path, authority: &CertificateAuthority, sources: &[String]) -> Stack {
+    stack_with(directory, authority, sources, "")
+}
+
+fn stack_with(directory: &Path, authority: &CertificateAuthority, sources: &[String], more: &str) -> Stack {
     let pem = directory.join("files.pem");
     std::fs::write(&pem, authority.certificate_pem()).unwrap();
-    let configuration = format!("[import]\nsources = {sources:?}\nauthorities = {pem:?}\n");
+    let configuration = format!("[import]\nsources = {sources:?}\nauthorities = {pem:?}\n{more}");
     stack(StackOptions { configuration, ..StackOptions::default() })
 }
 
@@ -212,9 +216,20 @@ fn files_are_taken_in_and_what_is_wrong_is_said_by_line() {
 
 #[test]
 fn an_import_that_is_killed_or_cut_off_goes_on_and_takes_each_line_once() {
+    takes_each_line_once(|_| String::new());
+}
+
+#[test]
+fn an_import_into_a_server_that_is_killed_or_cut_off_goes_on_and_takes_each_line_once() {
+    let server = Postgres::shared();
+    takes_each_line_once(|files| server::configuration(&server, &server.new_database(), files));
+}
+
+fn takes_each_line_once(database: impl Fn(&Path) -> String) {
     let (authority, directory) = (authority(), tempfile::tempdir().unwrap());
     let files = Files::new(&authority);
-    let stack = stack_for(directory.path(), &authority, &[files.origin()]);
+    let database = database(directory.path());
+    let stack = stack_with(directory.path(), &authority, &[files.origin()], &database);
     let client = stack.signed_in("system/*.cruds");
     files.put("/patients.ndjson", people(0..5_000));
     // It breaks off after more than one transaction's worth.
