@@ -128,23 +128,18 @@ impl Snapshot {
 }
 
 /// The journal as it was at some moment. Who reads while a writer fills its room may meet the end of a record without
-/// its beginning; what is still there when it is read again was written so.
+/// its beginning; so it is read until what was read is still there when it is read again.
 fn read_journal(directory: &Path) -> Result<Option<Vec<u8>>, VerifyError> {
     let mut bytes = read(directory, JOURNAL)?;
     for _ in 1..ATTEMPTS {
-        let Some((found, journal)) = bytes.as_deref().and_then(|found| Some((found, Journal::read(found)?)))
-        else {
+        let Some(written) = bytes.as_deref().and_then(|found| found.get(..Journal::read(found)?.end)) else {
             break;
         };
-        if matches!(journal.tail, Tail::Clean | Tail::Torn(_)) {
-            break;
-        }
         let again = read(directory, JOURNAL)?;
-        let same = again.as_deref().is_some_and(|again| again.starts_with(&found[..journal.end]));
-        bytes = again;
-        if same {
+        if again.as_deref().is_some_and(|again| again.starts_with(written)) {
             break;
         }
+        bytes = again;
     }
     Ok(bytes)
 }

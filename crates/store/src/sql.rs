@@ -227,7 +227,7 @@ WHERE shard = ?1 AND rid = ?2";
 /// How many index entries one statement adds. An entry that is there already is left: without a row that could fail, the
 /// statement needs no journal of its own.
 pub(crate) const TOKENS_AT_ONCE: usize = 8;
-pub(crate) const INSERT_TOKEN: &str = "INSERT INTO bix (t, shard, rid) VALUES (?3, ?1, ?2)";
+pub(crate) const INSERT_TOKEN: &str = "INSERT OR IGNORE INTO bix (t, shard, rid) VALUES (?3, ?1, ?2)";
 pub(crate) const INSERT_TOKENS: &str = "
 INSERT OR IGNORE INTO bix (t, shard, rid) VALUES (?3, ?1, ?2), (?4, ?1, ?2), (?5, ?1, ?2), (?6, ?1, ?2), (?7, ?1, ?2),
 (?8, ?1, ?2), (?9, ?1, ?2), (?10, ?1, ?2)";

@@ -197,7 +197,7 @@ fn run_batch(
         if outcome.is_ok() {
             let changes = file.total_changes();
             let ran = if guarded {
-                run_in_savepoint(connection, vault, batch, job)
+                run_in_savepoint(file, connection, vault, batch, job)
             } else {
                 run(connection, vault, batch, job)
             };
@@ -215,7 +215,7 @@ fn run_batch(
                 outcome = outcome.and_then(|()| connection.execute("BEGIN IMMEDIATE", &[]).map(|_| ()));
                 if outcome.is_ok() {
                     let again = std::mem::take(&mut done).into_iter();
-                    let again = again.map(|job| run_in_savepoint(connection, vault, batch, job));
+                    let again = again.map(|job| run_in_savepoint(file, connection, vault, batch, job));
                     done = again.filter_map(Ran::job).collect();
                 }
             }
@@ -270,14 +270,16 @@ fn run(connection: &Connection, vault: &Vault, batch: &mut Batch, mut job: Box<d
     }
 }
 
-/// One job in its savepoint. Unless it is to be kept, it leaves nothing behind.
+/// One job in its savepoint. Unless it is to be kept, it leaves nothing behind. If the transaction has ended, it does not
+/// run: its savepoint would be a transaction of its own.
 fn run_in_savepoint(
+    file: &rusqlite::Connection,
     connection: &Connection,
     vault: &Vault,
     batch: &mut Batch,
     job: Box<dyn WriteJob>,
 ) -> Ran {
-    if connection.execute("SAVEPOINT operation", &[]).is_err() {
+    if file.is_autocommit() || connection.execute("SAVEPOINT operation", &[]).is_err() {
         job.reply(Err(StoreError::Unavailable));
         return Ran::Gone;
     }
