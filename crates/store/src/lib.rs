@@ -232,8 +232,8 @@ impl Store {
     /// Runs `op` on the writer's thread: all of what it writes is stored, or nothing if it fails or panics. Resolves
     /// after the commit is durable. Operations may share a commit; each sees those before it.
     ///
-    /// `op` may run several times, where another writer came in between; what the last run gave is what counts, and
-    /// nothing of the others is stored. So it must do nothing that cannot be done again.
+    /// `op` may run several times, where another writer came in between or one beside it failed; what the last run gave is
+    /// what counts, and nothing of the others is stored. So it must do nothing that cannot be done again.
     ///
     /// # Errors
     /// What `op` gives, or [`StoreError::Unavailable`] if the store is closed, `op` panicked or the commit failed.
