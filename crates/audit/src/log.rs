@@ -53,8 +53,8 @@ struct Writer {
     base: u64,
     /// What was written.
     length: u64,
-    /// Zeros after it.
-    room: u64,
+    /// Where the zeros after it end, and the file.
+    room_end: u64,
 }
 
 impl std::fmt::Debug for Log {
@@ -374,22 +374,21 @@ impl Writer {
         let file = directory.write(JOURNAL, &[&header, &record, &[0; journal::ROOM]])?;
         directory.sync()?;
         let length = (header.len() + record.len()) as u64;
-        Ok(Self { file, base, length, room: journal::ROOM as u64 })
+        Ok(Self { file, base, length, room_end: length + journal::ROOM as u64 })
     }
 
     fn append(&mut self, record: &[u8]) -> Result<(), AuditError> {
-        let written = record.len() as u64;
-        let mut room = self.room.checked_sub(written);
-        let appended = self.file.write_all_at(record, self.length).and_then(|()| {
-            if room.is_none() {
-                self.file.write_all_at(&[0; journal::ROOM], self.length + written)?;
-                room = Some(journal::ROOM as u64);
-            }
-            self.file.sync_data()
-        });
-        appended.map_err(|source| failed(JOURNAL, source))?;
-        self.length += written;
-        self.room = room.unwrap_or_default();
+        let end = self.length + record.len() as u64;
+        let grows = end > self.room_end;
+        self.file
+            .write_all_at(record, self.length)
+            .and_then(|()| if grows { self.file.write_all_at(&[0; journal::ROOM], end) } else { Ok(()) })
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| failed(JOURNAL, source))?;
+        self.length = end;
+        if grows {
+            self.room_end = end + journal::ROOM as u64;
+        }
         Ok(())
     }
 }

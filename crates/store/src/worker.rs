@@ -201,18 +201,11 @@ fn run_batch(
             } else {
                 run(connection, vault, batch, job)
             };
-            let left_something = file.total_changes() != changes;
-            let (job, keep) = match ran {
-                Ran::Kept(job) => (Some(job), true),
-                Ran::Failed(job) => (Some(job), false),
-                Ran::Gone => (None, false),
-            };
-            done.extend(job);
-            if !guarded && !keep && left_something {
+            let failed = !matches!(ran, Ran::Kept(_));
+            done.extend(ran.job());
+            if failed && !guarded && file.total_changes() != changes {
                 guarded = true;
-                outcome = connection.execute("ROLLBACK", &[]).map(|_| ());
-                batch.finish();
-                outcome = outcome.and_then(|()| connection.execute("BEGIN IMMEDIATE", &[]).map(|_| ()));
+                outcome = begin_again(connection, batch);
                 if outcome.is_ok() {
                     let again = std::mem::take(&mut done).into_iter();
                     let again = again.map(|job| run_in_savepoint(file, connection, vault, batch, job));
@@ -241,6 +234,13 @@ fn run_batch(
     for job in done {
         job.reply(outcome);
     }
+}
+
+/// Undoes what the batch wrote so far.
+fn begin_again(connection: &Connection, batch: &mut Batch) -> Result<(), StoreError> {
+    batch.finish();
+    connection.execute("ROLLBACK", &[])?;
+    connection.execute("BEGIN IMMEDIATE", &[]).map(|_| ())
 }
 
 /// What became of a job's run.
