@@ -25,7 +25,7 @@ pub fn statement(base: &str, version: &str, date: &str, parameters: &Parameters)
                     "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
                     "extension": [{"url": "token", "valueUri": format!("{}/oauth/token", base.trim_end_matches("/fhir/R4"))}]}],
             },
-            "resource": resources,
+            "resource": resources, "searchParam": [{"name": "_filter", "type": "special"}],
             "interaction": [{"code": "transaction"}, {"code": "batch"}, {"code": "history-system"},
                 {"code": "search-system"}],
             "operation": [{"name": "export", "definition": format!("{BULK_DATA}export")}],

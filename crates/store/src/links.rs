@@ -1,4 +1,5 @@
-//! What a query demands of other resources: chains, `_has` and lists.
+//! What a query demands beside its own filters: of other resources (chains, `_has` and lists), and by alternatives and
+//! exclusions.
 //!
 //! A link is resolved in one of two ways. Where what is on its other side can be listed with little work, it is, and
 //! narrows the search down like any other filter. Otherwise, or if few candidates are left anyway, each candidate is
@@ -36,6 +37,10 @@ type Target = (ResourceType, String);
 pub(crate) struct Compiled<'a> {
     pub(crate) query: &'a Query,
     links: Vec<Resolved<'a>>,
+    /// Of each of these, one is met.
+    alternatives: Vec<Vec<Self>>,
+    /// None of these is met.
+    exclusions: Vec<Self>,
     /// What the links narrow the search down to.
     narrowed: Plan,
 }
@@ -62,14 +67,37 @@ impl<'a> Compiled<'a> {
         query: &'a Query,
         budget: &Budget,
     ) -> Result<Self, StoreError> {
-        let mut compiled = Self { query, links: Vec::new(), narrowed: Plan::default() };
+        Self::resolve(snapshot, query, budget, false)
+    }
+
+    /// Resolves the links of `query`, of which few candidates may be known to be asked.
+    fn resolve(
+        snapshot: &Snapshot<'_>,
+        query: &'a Query,
+        budget: &Budget,
+        few: bool,
+    ) -> Result<Self, StoreError> {
+        let mut compiled = Self::without_links(query);
+        let resolve = |branches: &'a [Query], few| -> Result<Vec<_>, StoreError> {
+            branches.iter().map(|branch| Self::resolve(snapshot, branch, budget, few)).collect()
+        };
+        // What narrows the search down without looking at other resources comes first.
+        let (asking, plain): (Vec<_>, Vec<_>) = query
+            .alternatives
+            .iter()
+            .partition::<Vec<&'a Vec<Query>>, _>(|branches| branches.iter().any(Query::asks_of_others));
+        for branches in plain {
+            compiled.alternatives.push(resolve(branches, few)?);
+        }
         if query.compartment.is_some() {
             compiled.narrowed.ids = compiled.own_compartment(snapshot, budget)?;
         }
         for link in &query.links {
             let resolved = match link {
-                Link::Chain { parameter, targets } => compiled.chain(snapshot, parameter, targets, budget)?,
-                Link::Has { parameter, source } => compiled.has(snapshot, parameter, source, budget)?,
+                Link::Chain { parameter, targets } => {
+                    compiled.chain(snapshot, parameter, targets, budget, few)?
+                }
+                Link::Has { parameter, source } => compiled.has(snapshot, parameter, source, budget, few)?,
                 Link::List(ids) => Resolved::Listed(listed(snapshot, query.resource_type, ids)?),
             };
             match &resolved {
@@ -83,7 +111,18 @@ impl<'a> Compiled<'a> {
             }
             compiled.links.push(resolved);
         }
+        let few =
+            few || query.branches().any(Query::asks_of_others) && compiled.is_narrow(snapshot, budget)?;
+        for branches in asking {
+            compiled.alternatives.push(resolve(branches, few)?);
+        }
+        compiled.exclusions = resolve(&query.exclusions, few)?;
         Ok(compiled)
+    }
+
+    fn without_links(query: &'a Query) -> Self {
+        let (links, alternatives, exclusions) = (Vec::new(), Vec::new(), Vec::new());
+        Self { query, links, alternatives, exclusions, narrowed: Plan::default() }
     }
 
     /// How the search is narrowed down, by a further filter as well if there is one.
@@ -92,6 +131,10 @@ impl<'a> Compiled<'a> {
         plan.groups.extend(self.narrowed.groups.iter().cloned());
         if let Some(ids) = &self.narrowed.ids {
             plan.narrow_to_ids(ids.clone());
+        }
+        for branches in &self.alternatives {
+            let branches = branches.iter().map(|branch| branch.plan(snapshot, None));
+            plan.narrow_to_any(&snapshot.index, branches.collect());
         }
         plan
     }
@@ -106,23 +149,46 @@ impl<'a> Compiled<'a> {
         if opened.frame.deleted() || opened.resource_type != self.query.resource_type {
             return Ok(None);
         }
-        let extracted = match self.query.parameters().next() {
-            Some(_) => {
-                let resource = read(opened, self.query.parameters())?;
-                extract_for(self.query, &resource, &snapshot.vault.base_url)
-            }
-            None => Vec::new(),
+        let parameters = self.query.parameters();
+        let extracted = if parameters.is_empty() {
+            Vec::new()
+        } else {
+            let resource = read(opened, parameters.into_iter())?;
+            extract_for(self.query, &resource, &snapshot.vault.base_url)
         };
-        let id = opened.frame.id.as_str();
-        if !self.query.matches(&extracted, id, opened.updated) {
-            return Ok(None);
+        Ok(self.holds(snapshot, opened, &extracted, budget)?.then_some(extracted))
+    }
+
+    /// Whether a resource of the query's type that has these values meets the query.
+    fn holds(
+        &self,
+        snapshot: &Snapshot<'_>,
+        opened: &Opened,
+        extracted: &[Extracted],
+        budget: &Budget,
+    ) -> Result<bool, StoreError> {
+        if !self.query.filters_match(extracted, opened.frame.id.as_str(), opened.updated) {
+            return Ok(false);
         }
         for link in &self.links {
-            if !link.holds(snapshot, opened, &extracted, budget)? {
-                return Ok(None);
+            if !link.holds(snapshot, opened, extracted, budget)? {
+                return Ok(false);
             }
         }
-        Ok(Some(extracted))
+        let one_holds = |branches: &[Self]| {
+            for branch in branches {
+                if branch.holds(snapshot, opened, extracted, budget)? {
+                    return Ok(true);
+                }
+            }
+            Ok::<_, StoreError>(false)
+        };
+        for branches in &self.alternatives {
+            if !one_holds(branches)? {
+                return Ok(false);
+            }
+        }
+        Ok(!one_holds(&self.exclusions)?)
     }
 
     /// In a compartment named after a resource of the same type there are itself and what refers to it.
@@ -140,7 +206,7 @@ impl<'a> Compiled<'a> {
         for parameter in &compartment.parameters {
             let query = Query::all(self.query.resource_type);
             let further = referring(parameter, compartment.resource_type, &compartment.id);
-            let compiled = Compiled { query: &query, links: Vec::new(), narrowed: Plan::default() };
+            let compiled = Compiled::without_links(&query);
             let mut search = Search::new(snapshot, &compiled, Some(further), budget);
             let found = search.list(LISTED_MAX, LISTED_EXAMINED_MAX)?.ok_or(StoreError::TooCostly)?;
             ids.extend(found.into_iter().map(|opened| opened.frame.id.as_str().to_owned()));
@@ -159,13 +225,14 @@ impl<'a> Compiled<'a> {
         parameter: &'static SearchParameter,
         targets: &'a [Query],
         budget: &Budget,
+        few: bool,
     ) -> Result<Resolved<'a>, StoreError> {
         let targets = targets
             .iter()
             .map(|target| Compiled::new(snapshot, target, budget))
             .collect::<Result<Vec<_>, _>>()?;
         let mut found = Some(HashSet::new());
-        if self.is_narrow(snapshot, budget)? {
+        if few || self.is_narrow(snapshot, budget)? {
             found = None;
         }
         for target in &targets {
@@ -190,9 +257,10 @@ impl<'a> Compiled<'a> {
         parameter: &'static SearchParameter,
         source: &'a Query,
         budget: &Budget,
+        few: bool,
     ) -> Result<Resolved<'a>, StoreError> {
         let source = Compiled::new(snapshot, source, budget)?;
-        if !self.is_narrow(snapshot, budget)?
+        if !(few || self.is_narrow(snapshot, budget)?)
             && let Some(listed) =
                 Search::new(snapshot, &source, None, budget).list(LISTED_MAX, LISTED_EXAMINED_MAX)?
         {

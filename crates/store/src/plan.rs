@@ -123,6 +123,17 @@ impl Plan {
             }
         }
     }
+
+    /// A match is let through by one of these: it is one of all their ids, or has a token of one group of each.
+    pub(crate) fn narrow_to_any(&mut self, index: &Index, branches: Vec<Self>) {
+        let fewest = |branch: &Self| branch.groups.iter().min_by_key(|group| group.len()).cloned();
+        let group: Option<Vec<Vec<i64>>> = branches.iter().map(fewest).collect();
+        self.groups.extend(group.and_then(|groups| worth_walking(index, groups.concat())));
+        let ids: Option<Vec<Vec<String>>> = branches.into_iter().map(|branch| branch.ids).collect();
+        if let Some(ids) = ids {
+            self.narrow_to_ids(ids.concat());
+        }
+    }
 }
 
 /// Where a span lies that reaches into both.
@@ -160,9 +171,15 @@ fn group(tokens: &Tokens<'_>, subjects: &[TargetTokens<'_>], filter: &Filter) ->
     match filter.modifier {
         Some(Modifier::Missing | Modifier::Not | Modifier::Text | Modifier::Contains) => return None,
         Some(Modifier::Below | Modifier::In | Modifier::NotIn) => return None,
+        Some(Modifier::Other | Modifier::End | Modifier::Ordered(_)) => return None,
         None
         | Some(
-            Modifier::Exact | Modifier::Identifier | Modifier::Type(_) | Modifier::OfType | Modifier::Above,
+            Modifier::Exact
+            | Modifier::Whole
+            | Modifier::Identifier
+            | Modifier::Type(_)
+            | Modifier::OfType
+            | Modifier::Above,
         ) => {}
     }
     if filter.parameter.kind == ParameterKind::Date {
@@ -245,7 +262,7 @@ fn span(value: &FilterValue) -> Option<(i64, i64)> {
     let (start, end) = (*start, *end);
     let margin = end.saturating_sub(start);
     Some(match prefix {
-        Prefix::Equal => (start, end),
+        Prefix::Equal | Prefix::Within | Prefix::Overlapping => (start, end),
         Prefix::NotEqual => return None,
         Prefix::Less | Prefix::EndsBefore => (i64::MIN, start),
         Prefix::LessOrEqual => (i64::MIN, end),

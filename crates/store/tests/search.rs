@@ -344,6 +344,69 @@ fn date() -> impl Strategy<Value = String> {
     (prefix, value).prop_map(|(prefix, value)| format!("{prefix}{value}"))
 }
 
+/// A `_filter` made of such tests.
+fn expression(tests: &'static [&'static str]) -> impl Strategy<Value = (String, String)> {
+    let test = (select(tests), date()).prop_map(|(test, date)| {
+        let (operator, value) = date.split_at(if date.starts_with(char::is_numeric) { 0 } else { 2 });
+        let operator = if operator.is_empty() { "po" } else { operator };
+        test.replace("DATE", &format!("{operator} {value}"))
+    });
+    let expression = test.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 2..4).prop_map(|parts| format!("({})", parts.join(" or "))),
+            vec(inner.clone(), 2..4).prop_map(|parts| format!("({})", parts.join(" and "))),
+            inner.prop_map(|part| format!("not({part})")),
+        ]
+    });
+    expression.prop_map(|expression| ("_filter".to_owned(), expression))
+}
+
+const PATIENT_TESTS: [&str; 22] = [
+    "name eq smith",
+    "name sw smi",
+    "family ne Smith",
+    "family co mit",
+    "family ew son",
+    "family gt m",
+    "family le nunez",
+    "family pr true",
+    "gender eq Female",
+    "gender ne female",
+    "birthdate DATE",
+    "birthdate co 1990-01-01",
+    "identifier eq urn:1|1",
+    "identifier eq 2",
+    "identifier pr false",
+    "_id eq p0",
+    "_id ne p1",
+    "_lastUpdated gt 2020",
+    "general-practitioner re Practitioner/d0",
+    "link.family sw smi",
+    "general-practitioner:Practitioner.name co j",
+    "link[gender eq female].general-practitioner.family pr true",
+];
+
+const OBSERVATION_TESTS: [&str; 18] = [
+    "patient re p0",
+    "patient re Patient/p1",
+    "code eq 8480-6",
+    "code eq urn:6|8480-6",
+    "code ne 8480-6",
+    "date DATE",
+    "date DATE",
+    "date co 2001-01-01",
+    "date pr false",
+    "status eq FINAL",
+    "value-quantity gt 20",
+    "value-quantity lt 5||kg",
+    "code-value-quantity eq 8480-6$gt20",
+    "patient.name sw s",
+    "subject:Patient.gender eq female",
+    "encounter.part-of.status eq planned",
+    "encounter[status eq planned].part-of pr true",
+    "encounter[patient.name co e or status ne planned].practitioner.name pr true",
+];
+
 /// Types, parameters, and the resource whose compartment is searched.
 type Asked = (Vec<&'static str>, Vec<(String, String)>, Option<(&'static str, &'static str)>);
 
@@ -396,6 +459,8 @@ fn query() -> impl Strategy<Value = Asked> {
             pair("_include:iterate", one_of(vec!["Patient:link", "Patient:general-practitioner"])),
             pair("_revinclude", one_of(vec!["Observation:patient", "Encounter:*", "List:item:Patient", "*"])),
             pair("_revinclude:iterate", one_of(vec!["Encounter:part-of", "Observation:encounter"])),
+            expression(&PATIENT_TESTS),
+            expression(&PATIENT_TESTS),
         ],
         0..4,
     );
@@ -423,6 +488,8 @@ fn query() -> impl Strategy<Value = Asked> {
             1 => pair("performer.name", name()),
             1 => pair("_include", one_of(vec!["Observation:subject", "Observation:encounter", "Observation:performer"])),
             1 => pair("_include:iterate", one_of(vec!["Encounter:part-of", "Encounter:subject:Patient", "Encounter:participant"])),
+            3 => expression(&OBSERVATION_TESTS),
+            1 => pair("patient._filter", one_of(vec!["gender eq female or name sw s", "not(family pr true)"])),
         ],
         0..4,
     );

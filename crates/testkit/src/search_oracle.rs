@@ -118,7 +118,9 @@ impl SearchOracle {
 
     fn meets(&self, query: &Query, one: Current<'_>) -> bool {
         one.kind == query.resource_type
-            && query.matches(&extract_for(query, one.value, &self.base), one.id, one.updated)
+            && query.filters_match(&extract_for(query, one.value, &self.base), one.id, one.updated)
+            && query.alternatives.iter().all(|branches| branches.iter().any(|query| self.meets(query, one)))
+            && !query.exclusions.iter().any(|query| self.meets(query, one))
             && query.links.iter().all(|link| match link {
                 Link::Chain { parameter, targets } => self.all().any(|other| {
                     self.refers(parameter, one, other) && targets.iter().any(|query| self.meets(query, other))

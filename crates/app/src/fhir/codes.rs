@@ -23,6 +23,7 @@ pub(crate) fn are_asked_for(query: &Query) -> bool {
             Link::Has { source, .. } => are_asked_for(source),
             Link::List(_) => false,
         })
+        || query.branches().any(are_asked_for)
 }
 
 /// The queries with plain codes, if any of them asks by value sets or kinds.
@@ -58,7 +59,7 @@ impl<S: Session + ?Sized> Resolver<'_, S> {
                 Link::List(_) => {}
             }
         }
-        Ok(())
+        query.branches_mut().try_for_each(|branch| self.query(branch))
     }
 
     fn filter(&mut self, filter: &mut Filter) -> Result<(), Problem> {

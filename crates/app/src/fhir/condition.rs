@@ -113,7 +113,7 @@ impl Condition {
         };
         self.0.queries.iter().filter(of_type).any(|query| {
             let extracted = extract_for(query, resource, base);
-            query.links.is_empty() && query.matches(&extracted, id.as_str(), now)
+            query.matches(&extracted, id.as_str(), now) == Some(true)
         })
     }
 

@@ -206,7 +206,7 @@ fn permit_query(call: &Call, query: &mut Query) -> Result<(), Problem> {
             }
         }
     }
-    Ok(())
+    query.branches_mut().try_for_each(|branch| permit_query(call, branch))
 }
 
 /// The patients that a query and its links name by id.
@@ -236,6 +236,7 @@ fn name_patients(query: &Query, named: &mut Vec<ResourceId>) {
             Link::List(_) => {}
         }
     }
+    query.branches().for_each(|branch| name_patients(branch, named));
 }
 
 /// `GET [base]/Type?…` and the like: parameters that tell nothing, or a paging link.

@@ -13,6 +13,7 @@ use ward_identity::Permission;
 use ward_store::{Prepared, WriteOutcome, Written};
 use ward_transport::Origin;
 
+use super::codes;
 use super::condition::SHAPING;
 use super::media::FHIR_JSON;
 use crate::app::Settings;
@@ -377,12 +378,12 @@ fn understand(base: &str, kind: ResourceType, pairs: &Pairs) -> Result<Query, Ve
     let (query, _) = read.map_err(|issues| {
         issues.into_iter().map(|issue| issue.at("Subscription.criteria")).collect::<Vec<_>>()
     })?;
-    if !query.links.is_empty() {
+    if query.asks_of_others() {
         let words =
             "criteria are asked of each resource by itself: they cannot ask by chains, `_has` or `_list`";
         return Err(told(words));
     }
-    if query.filters.iter().any(search::Filter::needs_terminology) {
+    if codes::are_asked_for(&query) {
         return Err(told(
             "criteria cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes; name the codes",
         ));
@@ -532,6 +533,8 @@ pub(crate) mod tests {
             ("/criteria", json!("Observation?subject:Patient.name=canary"), "cannot ask by chains"),
             ("/criteria", json!("Patient?_has:Observation:patient:code=canary"), "cannot ask by chains"),
             ("/criteria", json!("Patient?_list=canary"), "cannot ask by chains"),
+            ("/criteria", json!("Observation?_filter=not(patient.name eq canary)"), "cannot ask by chains"),
+            ("/criteria", json!("Observation?_filter=not(code in http://canary)"), "name the codes"),
             ("/criteria", json!("Observation?_include=Observation:subject"), "no order, size"),
             ("/criteria", json!("Observation?_sort=date"), "no order, size"),
             ("/criteria", json!("Observation?code:in=http://canary"), "name the codes"),

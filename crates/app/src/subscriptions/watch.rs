@@ -100,7 +100,7 @@ impl<'a> Watched<'a> {
 
 /// Whether the resource meets the criteria by itself, which is all that criteria ask.
 fn meets(query: &Query, resource: &Value, id: &ResourceId, updated: Timestamp, base: &str) -> bool {
-    query.matches(&extract_for(query, resource, base), id.as_str(), updated)
+    query.matches(&extract_for(query, resource, base), id.as_str(), updated) == Some(true)
 }
 
 fn parsed(text: &[u8]) -> Result<Value, StoreError> {

@@ -40,7 +40,7 @@ fn a_conditional_create_makes_one_resource_however_many_send_it() {
     let stack = empty_stack();
     let client = stack.signed_in("system/*.cruds");
     let first = create_if_none(&client, "identifier=urn:mrn|1", &person("1", "Lovelace"));
-    let again = create_if_none(&client, "identifier=urn:mrn|1", &person("1", "Somebody"));
+    let again = create_if_none(&client, "_filter=identifier eq urn:mrn|1", &person("1", "Somebody"));
     assert_eq!((first.status, again.status), (201, 200), "{}", again.text());
     assert_eq!(again.json(), first.json());
     assert_eq!(again.header("etag"), Some("W/\"1\""));

@@ -100,6 +100,14 @@ fn searches_go_along_references_and_bring_what_they_lead_to() {
         ("Observation", "encounter.status=planned".to_owned(), vec![]),
         ("Observation", "encounter.status:not=planned".to_owned(), vec![pulse]),
         ("Practitioner", "_has:Patient:general-practitioner:family=lovelace".to_owned(), vec![doctor]),
+        (
+            "Observation",
+            "_filter=code eq loinc|29463-7 or encounter[status eq finished].subject:Patient.name co \"lace\""
+                .to_owned(),
+            vec![pulse, weight],
+        ),
+        ("Observation", "_filter=not(patient.general-practitioner pr true)".to_owned(), vec![weight]),
+        ("Patient", "_filter=name sw hop or name eq nobody and gender pr true".to_owned(), vec![]),
     ] {
         let expected = sorted(expected.into_iter().cloned().collect());
         assert_eq!(found(&client.search(kind, &form), "match"), expected, "{kind}?{form}");
@@ -162,6 +170,10 @@ fn a_search_along_references_sees_no_type_that_the_caller_may_not() {
         ("Observation", "_has:Encounter:diagnosis:status=finished"),
         ("Observation", "encounter.subject:Patient.name=lovelace"),
         ("Observation", "_list=1"),
+        ("Observation", "_filter=patient.name eq lovelace"),
+        ("Observation", "_filter=code eq 8867-4 or encounter.subject:Patient.name eq lovelace"),
+        ("Observation", "_filter=not(code eq 1 and not(patient.name eq lovelace))"),
+        ("Observation", "_filter=code in http://loinc.org/vs"),
         ("Patient", "_id=1"),
     ] {
         let refused = narrow.search(kind, form);
@@ -210,6 +222,11 @@ fn searches_that_ask_too_much_are_refused_with_words() {
         "_has:Observation:encounter=x".to_owned(),
         "_include=Encounter".to_owned(),
         "_list=$current-problems".to_owned(),
+        "_query=mine".to_owned(),
+        "_filter=status is planned".to_owned(),
+        "_filter=colour eq blue".to_owned(),
+        format!("_filter={}status eq planned", "part-of.".repeat(11)),
+        format!("_filter={}status eq planned{}", "(".repeat(3000), ")".repeat(3000)),
     ] {
         let refused = client.search("Encounter", &form);
         assert_eq!(refused.status, 400, "{form}: {}", refused.text());
@@ -220,6 +237,7 @@ fn searches_that_ask_too_much_are_refused_with_words() {
         ("/fhir/R4/Patient/1/Organization", 404),
         ("/fhir/R4/Organization/1/Patient", 404),
         ("/fhir/R4/Observation?patient.name=x", 400),
+        ("/fhir/R4/Observation?_filter=status%20eq%20final", 400),
     ] {
         let refused = client.get(path);
         assert_eq!(refused.status, status, "{path}: {}", refused.text());

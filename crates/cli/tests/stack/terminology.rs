@@ -278,6 +278,10 @@ fn searches_go_by_value_sets_and_kinds() {
         (format!("code:not-in={}", url("nothing")), "abcdez"),
         (format!("code:below={LETTERS}|b"), "bd"),
         (format!("code:below={LETTERS}|b,{LETTERS}|c"), "bcd"),
+        (format!("_filter=code ss {LETTERS}|b or code in {}", url("vowels")), "abde"),
+        (format!("_filter=code sb {LETTERS}|d and not(code eq {LETTERS}|d)"), "abc"),
+        (format!("_filter=not(code in {}) and not(code ss {LETTERS}|c)", url("both")), "z"),
+        (format!("_filter=code ni {}", url("both")), "cz"),
         (format!("code:above={LETTERS}|d"), "abcd"),
         (format!("patient={patient}&code:in={}", url("both")), "abd"),
         (
@@ -332,6 +336,7 @@ fn searches_go_by_value_sets_and_kinds() {
         (format!("code:above={LETTERS}|zqx"), 422, "not-found"),
         ("code:below=zqx".to_owned(), 400, "value"),
         (format!("patient.gender:in={}", url("zqx")), 422, "not-found"),
+        (format!("_filter=not(patient.gender in {})", url("zqx")), 422, "not-found"),
     ] {
         let refused = client.search("Observation", &form);
         assert_eq!((refused.status, issue(&refused).as_str()), (status, code), "{form} {}", refused.text());

@@ -301,7 +301,7 @@ mod tests {
         }
         let pairs = [(name.to_owned(), value.to_owned())];
         let (query, _): (Query, _) = parse(kind, &pairs, Handling::Strict, BASE, &parameters).unwrap();
-        query.matches(&extract(kind, resource, BASE, &parameters), "1", ward_base::Timestamp(0))
+        query.matches(&extract(kind, resource, BASE, &parameters), "1", ward_base::Timestamp(0)).unwrap()
     }
 
     #[test]

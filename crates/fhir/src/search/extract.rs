@@ -118,12 +118,8 @@ pub fn extract(kind: ResourceType, resource: &Value, base: &str, parameters: &Pa
 /// As [`extract`], for the parameters that `query` uses only.
 pub fn extract_for(query: &Query, resource: &Value, base: &str) -> Vec<Extracted> {
     let mut all: Vec<Extracted> = Vec::new();
-    let mut done: Vec<u16> = Vec::new();
     for parameter in query.parameters() {
-        if !done.contains(&parameter.position) {
-            done.push(parameter.position);
-            collect(parameter, resource, base, &mut |value| all.push(Extracted { parameter, value }));
-        }
+        collect(parameter, resource, base, &mut |value| all.push(Extracted { parameter, value }));
     }
     all
 }

@@ -1,6 +1,7 @@
 //! From the parameters of a search to a [`Query`].
 
 use super::extract::{normalize_string, split_reference, words};
+use super::filter_expression::{self, Expression, Step};
 use super::parameters::{ParameterKind, Parameters, SearchParameter, parameter};
 use super::query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
@@ -30,6 +31,8 @@ const SORT_KEYS_MAX: usize = 4;
 const LINKS_DEEP_MAX: usize = 10;
 /// Types that the chains of one search lead to, counted at every step.
 const LINKED_TYPES_MAX: usize = 256;
+/// Tests in the `_filter` of one search, counted for each type that they are asked of.
+const TESTS_MAX: usize = 1_000;
 const INCLUDES_MAX: usize = 200;
 /// How far `near` looks if nothing is said, in metres.
 const NEAR_METRES: f64 = 10_000.0;
@@ -45,7 +48,7 @@ pub fn parse(
     parameters: &Parameters,
 ) -> Result<(Query, Vec<Issue>), Vec<Issue>> {
     let mut query = Query::all(kind);
-    let mut reader = Reader { base, parameters, linked_types: 0 };
+    let mut reader = Reader { base, parameters, linked_types: 0, tests: 0 };
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     if pairs.len() > MOST {
         return Err(vec![Issue::error(
@@ -87,13 +90,20 @@ fn position(index: usize) -> String {
     format!("the {number}{suffix} search parameter")
 }
 
-enum Fault {
+/// What is wrong with a parameter.
+pub(super) enum Fault {
+    /// It is not known.
     Unknown(String),
+    /// It is known, and not understood.
     Wrong(String),
 }
 
-fn wrong(words: &str) -> Fault {
+pub(super) fn wrong(words: &str) -> Fault {
     Fault::Wrong(words.to_owned())
+}
+
+fn too_deep() -> Fault {
+    wrong("chains and `_has` go ten steps deep at most")
 }
 
 /// Reads the parameters of one search.
@@ -101,6 +111,7 @@ struct Reader<'a> {
     base: &'a str,
     parameters: &'a Parameters,
     linked_types: usize,
+    tests: usize,
 }
 
 impl Reader<'_> {
@@ -136,6 +147,7 @@ impl Reader<'_> {
             }
             "_format" | "_pretty" => {}
             "_contained" if value == "false" => {}
+            "_query" => return Err(wrong("no queries are kept here under a name; ask by search parameters")),
             _ => self.condition(query, name, value, 0)?,
         }
         Ok(())
@@ -144,7 +156,7 @@ impl Reader<'_> {
     /// One condition, on the resource itself or on others.
     fn condition(&mut self, query: &mut Query, name: &str, value: &str, depth: usize) -> Result<(), Fault> {
         if depth > LINKS_DEEP_MAX {
-            return Err(wrong("chains and `_has` go ten steps deep at most"));
+            return Err(too_deep());
         }
         if let Some(rest) = name.strip_prefix("_has:") {
             let link = self.has(query.resource_type, rest, value, depth)?;
@@ -152,9 +164,18 @@ impl Reader<'_> {
             return Ok(());
         }
         if let Some((reference, rest)) = name.split_once('.') {
-            let link = self.chain(query.resource_type, reference, rest, value, depth)?;
+            let mut condition =
+                |reader: &mut Self, query: &mut Query| reader.condition(query, rest, value, depth + 1);
+            let link = self.chain(query.resource_type, reference, &mut condition)?;
             query.links.push(link);
             return Ok(());
+        }
+        if name == "_filter" {
+            let read = filter_expression::read(value)?;
+            // The parameter is known, so it is not left out for a name in it that is not.
+            return self.expression(query, &read, depth).map_err(|fault| match fault {
+                Fault::Unknown(words) | Fault::Wrong(words) => Fault::Wrong(words),
+            });
         }
         if name == "_list" {
             let ids: Vec<String> = split_escaped(value, ',').into_iter().map(unescape).collect();
@@ -168,14 +189,71 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `subject:Patient.name`: what stands before the dot, and the rest.
+    /// Adds what an expression asks to the conditions of `query`.
+    fn expression(
+        &mut self,
+        query: &mut Query,
+        expression: &Expression<'_>,
+        depth: usize,
+    ) -> Result<(), Fault> {
+        let kind = query.resource_type;
+        let mut branch = |part: &Expression<'_>| {
+            let mut branch = Query::all(kind);
+            self.expression(&mut branch, part, depth).map(|()| branch)
+        };
+        match expression {
+            Expression::All(parts) => {
+                return parts.iter().try_for_each(|part| self.expression(query, part, depth));
+            }
+            Expression::Any(parts) => {
+                query.alternatives.push(parts.iter().map(branch).collect::<Result<_, _>>()?);
+            }
+            Expression::Not(part) => query.exclusions.push(branch(part)?),
+            Expression::Test { path, operator, value } => {
+                return self.test(query, path, operator, value, depth);
+            }
+        }
+        Ok(())
+    }
+
+    fn test(
+        &mut self,
+        query: &mut Query,
+        path: &[Step<'_>],
+        operator: &str,
+        value: &str,
+        depth: usize,
+    ) -> Result<(), Fault> {
+        if depth > LINKS_DEEP_MAX {
+            return Err(too_deep());
+        }
+        self.tests += 1;
+        if self.tests > TESTS_MAX {
+            return Err(wrong("`_filter` asks too much: 1000 tests are possible, counted for each type"));
+        }
+        let Some((first, rest)) = path.split_first() else { return Ok(()) };
+        if rest.is_empty() {
+            let parameter = self.known(query.resource_type, first.name)?;
+            query.filters.push(filter_expression::filter(parameter, operator, value, self.base)?);
+            return Ok(());
+        }
+        let mut condition = |reader: &mut Self, query: &mut Query| {
+            if let Some(within) = &first.within {
+                reader.expression(query, within, depth + 1)?;
+            }
+            reader.test(query, rest, operator, value, depth + 1)
+        };
+        let link = self.chain(query.resource_type, first.name, &mut condition)?;
+        query.links.push(link);
+        Ok(())
+    }
+
+    /// A chain by a reference such as `subject:Patient`: what it leads to must meet the condition.
     fn chain(
         &mut self,
         kind: ResourceType,
         reference: &str,
-        rest: &str,
-        value: &str,
-        depth: usize,
+        condition: &mut dyn FnMut(&mut Self, &mut Query) -> Result<(), Fault>,
     ) -> Result<Link, Fault> {
         let (code, named) = match reference.split_once(':') {
             Some((code, name)) => {
@@ -201,7 +279,7 @@ impl Reader<'_> {
                 ));
             }
             let mut query = Query::all(*target);
-            match self.condition(&mut query, rest, value, depth + 1) {
+            match condition(self, &mut query) {
                 Ok(()) => found.push(query),
                 // That a parameter is not known to one type does not matter if another knows it.
                 Err(other) => match &fault {
@@ -362,7 +440,8 @@ fn read_modifier(text: &str, parameter: &SearchParameter) -> Result<Modifier, Fa
     Ok(modifier)
 }
 
-fn read_value(
+/// One value of a parameter.
+pub(super) fn read_value(
     text: &str,
     parameter: &SearchParameter,
     modifier: Option<Modifier>,

@@ -10,9 +10,23 @@ use super::extract::{Extracted, SearchValue, normalize_string, plain, words};
 use super::query::{Compartment, Filter, FilterValue, Modifier, Prefix, Query, TokenSystem};
 
 impl Query {
-    /// Whether a resource matches by itself: `extracted` are its values (for the query's parameters at least), `id`
-    /// and `updated` what the server knows of it. What the query's links demand of other resources is left open.
-    pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
+    /// Whether a resource meets the query: `extracted` are its values (for the query's parameters at least), `id` and
+    /// `updated` what the server knows of it. Nothing is known if the query [asks of others](Query::asks_of_others).
+    pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> Option<bool> {
+        if self.asks_of_others() {
+            return None;
+        }
+        let meets = |query: &Self| query.matches(extracted, id, updated) == Some(true);
+        Some(
+            self.filters_match(extracted, id, updated)
+                && self.alternatives.iter().all(|branches| branches.iter().any(meets))
+                && !self.exclusions.iter().any(meets),
+        )
+    }
+
+    /// Whether a resource meets the query's filters and lies in its compartment. What its links, alternatives and
+    /// exclusions demand is left open.
+    pub fn filters_match(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
         self.filters.iter().all(|filter| filter.matches(extracted, id, updated))
             && self
                 .compartment
@@ -36,7 +50,7 @@ impl Compartment {
 }
 
 impl Filter {
-    /// Whether a resource meets this one condition; see [`Query::matches`].
+    /// Whether a resource meets this one condition; see [`Query::filters_match`].
     pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
         if self.needs_terminology() {
             return false;
@@ -64,11 +78,15 @@ impl Filter {
         {
             return values.is_empty() == *missing;
         }
-        let found = values.iter().any(|value| {
+        let is_wanted = |value: &&SearchValue| {
             let value = comparable(value, self.modifier);
             self.values.iter().any(|wanted| compare(wanted, &value, self.modifier))
-        });
-        if self.modifier == Some(Modifier::Not) { !found } else { found }
+        };
+        match self.modifier {
+            Some(Modifier::Not) => !values.iter().any(is_wanted),
+            Some(Modifier::Other) => !values.iter().all(is_wanted),
+            _ => values.iter().any(is_wanted),
+        }
     }
 }
 
@@ -104,7 +122,11 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
                 TokenSystem::None => of.is_none(),
                 TokenSystem::Is(system) => *implied || of.as_ref() == Some(system),
             };
-            system_fits && is.is_some() && code.as_ref().is_none_or(|code| Some(code) == is.as_ref())
+            let code_fits = |wanted: &String, code: &String| match modifier {
+                Some(Modifier::Whole | Modifier::Other) => wanted.to_lowercase() == code.to_lowercase(),
+                _ => wanted == code,
+            };
+            system_fits && is.as_ref().is_some_and(|is| code.as_ref().is_none_or(|code| code_fits(code, is)))
         }
         (FilterValue::Token { system, code }, SearchValue::Reference { identifier: Some((of, is)), .. }) => {
             let system_fits = match system {
@@ -128,8 +150,10 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
             metres((*latitude, *longitude), (*north, *east)) <= *distance
         }
         (FilterValue::String(wanted), SearchValue::String(text)) => match modifier {
-            Some(Modifier::Exact) => wanted == text,
+            Some(Modifier::Exact | Modifier::Whole | Modifier::Other) => wanted == text,
             Some(Modifier::Contains) => text.contains(wanted),
+            Some(Modifier::End) => text.ends_with(wanted),
+            Some(Modifier::Ordered(order)) => ordered(order, text, wanted),
             _ => text.starts_with(wanted),
         },
         (FilterValue::Uri(wanted), SearchValue::Uri(uri)) => match modifier {
@@ -176,6 +200,17 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
     }
 }
 
+/// Compares texts by the code points of their characters.
+fn ordered(order: Prefix, text: &str, wanted: &str) -> bool {
+    match order {
+        Prefix::Less => text < wanted,
+        Prefix::LessOrEqual => text <= wanted,
+        Prefix::Greater => text > wanted,
+        Prefix::GreaterOrEqual => text >= wanted,
+        _ => false,
+    }
+}
+
 /// Whether `uri` is `root` or a path under it.
 fn is_below(uri: &str, root: &str) -> bool {
     let root = root.strip_suffix('/').unwrap_or(root);
@@ -208,6 +243,8 @@ fn dates(prefix: Prefix, (start, end): (i64, i64), (from, to): (i64, i64)) -> bo
             let margin = end.saturating_sub(start);
             from < end.saturating_add(margin) && to > start.saturating_sub(margin)
         }
+        Prefix::Within => from <= start && to >= end,
+        Prefix::Overlapping => from < end && to > start,
     }
 }
 
@@ -226,6 +263,8 @@ fn numbers(prefix: Prefix, value: f64, (low, high): (f64, f64), (from, to): (f64
             let margin = (value.abs() * 0.1).max(high - value);
             from <= value + margin && to >= value - margin
         }
+        Prefix::Within => from <= value && to >= value,
+        Prefix::Overlapping => from < high && to >= low,
     }
 }
 
@@ -256,10 +295,10 @@ mod tests {
             parse(kind, &pairs, Handling::Strict, BASE).unwrap_or_else(|issues| panic!("{issues:?}"));
         let id = resource["id"].as_str().unwrap_or("x");
         let updated = Timestamp(1_767_225_600_000_000);
-        let own = query.matches(&extract_for(&query, resource, BASE), id, updated);
-        if query.parameters().all(|parameter| parameter.kind != ParameterKind::Words) {
+        let own = query.matches(&extract_for(&query, resource, BASE), id, updated).unwrap();
+        if query.parameters().iter().all(|parameter| parameter.kind != ParameterKind::Words) {
             assert_eq!(
-                own,
+                Some(own),
                 query.matches(&extract(kind, resource, BASE, &Parameters::default()), id, updated)
             );
         }

@@ -6,6 +6,7 @@
 mod added;
 mod expression;
 mod extract;
+mod filter_expression;
 mod grammar;
 mod matching;
 mod members;

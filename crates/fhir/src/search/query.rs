@@ -15,6 +15,10 @@ pub struct Query {
     pub filters: Vec<Filter>,
     /// Conditions on other resources, all of which must hold.
     pub links: Vec<Link>,
+    /// Of each of these, one must be met. They are of the same type, and ask nothing of order or shape.
+    pub alternatives: Vec<Vec<Self>>,
+    /// None of these may be met. They are of the same type, and ask nothing of order or shape.
+    pub exclusions: Vec<Self>,
     /// Only what is in it, if one is named.
     pub compartment: Option<Compartment>,
     /// What to give along with the matches.
@@ -42,6 +46,8 @@ impl Query {
             resource_type,
             filters: Vec::new(),
             links: Vec::new(),
+            alternatives: Vec::new(),
+            exclusions: Vec::new(),
             compartment: None,
             includes: Vec::new(),
             visible: None,
@@ -56,12 +62,35 @@ impl Query {
 
     /// Whether it is for everything of its type.
     pub fn is_all(&self) -> bool {
-        self.filters.is_empty() && self.links.is_empty() && self.compartment.is_none()
+        self.filters.is_empty()
+            && self.links.is_empty()
+            && self.compartment.is_none()
+            && self.branches().next().is_none()
     }
 
-    /// Every parameter whose values are needed to say whether a resource matches, and where it stands. Some come
-    /// more than once.
-    pub fn parameters(&self) -> impl Iterator<Item = &'static SearchParameter> {
+    /// The queries that it is made of beside its own conditions: its alternatives and exclusions.
+    pub fn branches(&self) -> impl Iterator<Item = &Self> {
+        self.alternatives.iter().flatten().chain(&self.exclusions)
+    }
+
+    /// As [`Query::branches`], to change them.
+    pub fn branches_mut(&mut self) -> impl Iterator<Item = &mut Self> {
+        self.alternatives.iter_mut().flatten().chain(&mut self.exclusions)
+    }
+
+    /// Whether it asks something of other resources.
+    pub fn asks_of_others(&self) -> bool {
+        !self.links.is_empty() || self.branches().any(Self::asks_of_others)
+    }
+
+    /// Every parameter whose values are needed to say whether a resource matches, and where it stands.
+    pub fn parameters(&self) -> Vec<&'static SearchParameter> {
+        let mut all = Vec::new();
+        self.collect_parameters(&mut all);
+        all
+    }
+
+    fn collect_parameters(&self, all: &mut Vec<&'static SearchParameter>) {
         let followed = self.links.iter().filter_map(|link| match link {
             Link::Chain { parameter, .. } => Some(*parameter),
             Link::Has { .. } | Link::List(_) => None,
@@ -69,11 +98,17 @@ impl Query {
         let belonging =
             self.compartment.iter().flat_map(|compartment| compartment.parameters.iter().copied());
         let filtered = self.filters.iter().map(|filter| filter.parameter);
-        filtered.chain(followed).chain(belonging).chain(self.sort.iter().map(|sort| sort.parameter))
+        let sorted = self.sort.iter().map(|sort| sort.parameter);
+        for parameter in filtered.chain(followed).chain(belonging).chain(sorted) {
+            if !all.iter().any(|known| std::ptr::eq(*known, parameter)) {
+                all.push(parameter);
+            }
+        }
+        self.branches().for_each(|branch| branch.collect_parameters(all));
     }
 }
 
-/// A condition on other resources. Whoever has the resources decides it: [`Query::matches`] does not.
+/// A condition on other resources. Whoever has the resources decides it.
 #[derive(Clone)]
 pub enum Link {
     /// A chain, `subject.name=…`: a reference of `parameter` leads to a resource that meets one of `targets`, which
@@ -178,6 +213,14 @@ pub enum Modifier {
     In,
     /// No code of these value sets.
     NotIn,
+    /// All of the text or code, whatever its case (`eq` of a filter expression).
+    Whole,
+    /// There is a value that is another one (`ne` of a filter expression).
+    Other,
+    /// The end of the text (`ew` of a filter expression).
+    End,
+    /// By the order of their characters (`gt`, `lt`, `ge` and `le` of a filter expression).
+    Ordered(Prefix),
 }
 
 /// How a value is compared.
@@ -201,6 +244,10 @@ pub enum Prefix {
     EndsBefore,
     /// About the same.
     Approximately,
+    /// What is stored reaches over all of it (`co` of a filter expression).
+    Within,
+    /// What is stored and it have something in common (`po` of a filter expression).
+    Overlapping,
 }
 
 /// What a token search says of the system.

@@ -84,6 +84,7 @@ mod tests {
             ("subject:missing", id),
             ("subject", &format!("Ada/{id}")),
             ("_pretty", "Ada Lovelace"),
+            ("_filter", &format!("patient re {id}")),
             ("_type", "Ada"),
             ("_count", "Ada-Lovelace"),
         ] {
