@@ -4,7 +4,7 @@ use serde_json::Value;
 use ward_base::{Phi, ResourceId, Timestamp};
 use ward_fhir::{ResourceType, search::Query};
 
-use crate::{Prepared, StoreError};
+use crate::{Prepared, StoreError, position};
 
 /// A resource's identity, independent of its version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +97,11 @@ impl Position {
     /// The bytes to seal into a paging link.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.clone()
+    }
+
+    /// Where in the history of a type, or of everything, what was stored before a moment begins.
+    pub fn before(moment: Timestamp) -> Self {
+        position::of_moment(moment.micros(), i64::MIN)
     }
 
     /// A position from the bytes of [`Position::to_bytes`]. Whether they fit a query is checked when it runs.

@@ -6,7 +6,7 @@ use ward_base::Timestamp;
 use ward_fhir::Moment;
 use ward_fhir::outcome::IssueCode;
 use ward_identity::Permission;
-use ward_store::{HistoryPage, HistoryScope, Page, Session, Stored};
+use ward_store::{HistoryPage, HistoryScope, Page, Position, Session, Stored};
 
 use super::media;
 use super::text::{BundleText, full_url, response};
@@ -19,13 +19,20 @@ use crate::reply::Reply;
 
 /// Entries of a page if none are asked for.
 const PAGE_SIZE: u32 = 50;
+/// So many versions are looked at for one page of those that were current at a time. It may have none then, and still
+/// a next one.
+const LOOKED_AT_MAX: usize = 1_000;
 
 /// What was asked, understood.
 pub(crate) struct Asked {
     pub(crate) scope: HistoryScope,
     page: Page,
+    /// What is asked beside the page, as it was sent.
+    pairs: Vec<(String, String)>,
     /// Versions from then on.
     since: Option<Timestamp>,
+    /// Versions that were current at some point of this span, in microseconds, the end exclusive.
+    at: Option<(i64, i64)>,
 }
 
 impl Asked {
@@ -46,7 +53,7 @@ impl Asked {
             counted = Some(cursor.count);
             pairs = cursor.query;
         }
-        let mut since = None;
+        let (mut since, mut at) = (None, None);
         for (name, value) in &pairs {
             match name.as_str() {
                 "_count" => {
@@ -61,21 +68,52 @@ impl Asked {
                         Moment::parse(value).ok_or_else(|| Problem::malformed(IssueCode::Value, words))?;
                     since = Some(Timestamp(moment.start));
                 }
+                "_at" => {
+                    let words =
+                        "`_at` must be a date or moment such as 2015-02, ge2015 or 2015-02-07T13:28:17Z";
+                    at = Some(span(value).ok_or_else(|| Problem::malformed(IssueCode::Value, words))?);
+                }
                 "_format" | "_pretty" => {}
                 _ => {
-                    let words =
-                        "history takes `_count` and `_since`; `_at` and `_list` are not supported yet";
+                    let words = "history takes `_count`, `_since` and `_at`; `_list` is not supported";
                     return Err(Problem::malformed(IssueCode::NotSupported, words));
                 }
             }
         }
         page.count = counted.unwrap_or(page.count);
-        Ok(Self { scope, page, since })
+        pairs.retain(|(name, _)| matches!(name.as_str(), "_since" | "_at"));
+        Ok(Self { scope, page, pairs, since, at })
     }
 
     /// What the store finds. Fails if it is about one resource that never was.
     pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<HistoryPage, Problem> {
-        let mut found = session.history(&self.scope, &self.page)?;
+        let Some((start, end)) = self.at else { return self.newest(session, &self.page) };
+        let mut page = self.page.clone();
+        if page.after.is_none() && !matches!(self.scope, HistoryScope::Instance(_)) {
+            page.after = Some(Position::before(Timestamp(end)));
+        }
+        let (mut kept, mut looked_at) = (Vec::new(), 0);
+        loop {
+            let found = self.newest(session, &page)?;
+            let all = found.entries.len();
+            looked_at += all;
+            for stored in found.entries {
+                if was_current(session, &stored, start, end)? {
+                    kept.push(stored);
+                }
+            }
+            let cut_off = all < page.count as usize;
+            page.count = self.page.count.saturating_sub(u32::try_from(kept.len()).unwrap_or(u32::MAX));
+            page.after = found.next;
+            if page.after.is_none() || page.count == 0 || cut_off || looked_at >= LOOKED_AT_MAX {
+                return Ok(HistoryPage { entries: kept, next: page.after, total: None });
+            }
+        }
+    }
+
+    /// A page of versions, those of long ago left out.
+    fn newest(&self, session: &mut (impl Session + ?Sized), page: &Page) -> Result<HistoryPage, Problem> {
+        let mut found = session.history(&self.scope, page)?;
         if matches!(self.scope, HistoryScope::Instance(_)) && found.total.is_none() {
             return Err(Problem::not_found());
         }
@@ -100,17 +138,52 @@ impl Asked {
         found: HistoryPage,
     ) -> Result<Vec<u8>, Problem> {
         let (base, place) = (&app.settings.base, place(&self.scope));
-        let since = self.since.map(|since| ("_since".to_owned(), since.to_instant()));
-        let own = since.as_ref().map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
-        let mut links = vec![("self", format!("{base}/{place}{own}"))];
+        // Moments have nothing else in them that a URL could not hold.
+        let own = self.pairs.iter().map(|(name, value)| format!("{name}={}", value.replace('+', "%2B")));
+        let own = own.collect::<Vec<_>>().join("&");
+        let mark = if own.is_empty() { "" } else { "?" };
+        let mut links = vec![("self", format!("{base}/{place}{mark}{own}"))];
         if let Some(next) = &found.next {
-            let pairs: Vec<(String, String)> = since.into_iter().collect();
-            let cursor = Cursor::new(&place, &pairs, self.page.count, Some(next), now);
+            let cursor = Cursor::new(&place, &self.pairs, self.page.count, Some(next), now);
             let text = app.cursors.seal(&cursor, account, &*app.random).ok_or_else(Problem::internal)?;
             links.push(("next", format!("{base}/{place}?_cursor={text}")));
         }
         Ok(bundle(base, found, &links))
     }
+}
+
+/// The time that `_at` means, as a search for a date would have it.
+fn span(text: &str) -> Option<(i64, i64)> {
+    let prefixed = text.split_at_checked(2).filter(|(prefix, _)| prefix.starts_with(char::is_alphabetic));
+    let (prefix, rest) = prefixed.unwrap_or(("eq", text));
+    let Moment { start, end, .. } = Moment::parse(rest)?;
+    Some(match prefix {
+        "eq" => (start, end),
+        "lt" | "eb" => (i64::MIN, start),
+        "le" => (i64::MIN, end),
+        "gt" | "sa" => (end, i64::MAX),
+        "ge" => (start, i64::MAX),
+        _ => return None,
+    })
+}
+
+/// Whether a version was there before the end, and was not replaced before the start. That something was deleted is of
+/// the time of its deletion only.
+fn was_current(
+    session: &mut (impl Session + ?Sized),
+    stored: &Stored,
+    start: i64,
+    end: i64,
+) -> Result<bool, Problem> {
+    let since = stored.updated.micros();
+    if since >= end || stored.deleted && since < start {
+        return Ok(false);
+    }
+    if since >= start {
+        return Ok(true);
+    }
+    let next = session.version(&stored.key, stored.version + 1)?;
+    Ok(next.is_none_or(|next| next.updated.micros() > start))
 }
 
 /// `GET …/_history`.

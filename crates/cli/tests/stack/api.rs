@@ -71,6 +71,91 @@ fn a_resource_lives_from_create_to_delete() {
 }
 
 #[test]
+fn history_tells_what_was_current_at_a_time() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(5));
+    let patient = json!({"resourceType": "Patient", "gender": "female"});
+    let (kept, created) = create(&client, &patient);
+    let first = created.json()["meta"]["lastUpdated"].as_str().unwrap().to_owned();
+    pause();
+    let (id, created) = create(&client, &patient);
+    let path = format!("/fhir/R4/Patient/{id}");
+    pause();
+    let mut updated = created.json();
+    updated["gender"] = "other".into();
+    let updated = client.send(
+        "PUT",
+        &path,
+        &[("Content-Type", "application/fhir+json")],
+        updated.to_string().as_bytes(),
+    );
+    pause();
+    assert!(matches!(client.send("DELETE", &path, &[], b"").status, 200 | 204));
+    let after = |version: &Answer| {
+        let moment = version.json()["meta"]["lastUpdated"].as_str().unwrap().to_owned();
+        ward_base::Timestamp(ward_fhir::Moment::parse(&moment).unwrap().end + 2_000).to_instant()
+    };
+    let names = |answer: &Answer| -> Vec<String> {
+        let entries = answer.json()["entry"].as_array().cloned().unwrap_or_default();
+        let etag = |entry: &Value| entry["response"]["etag"].as_str().unwrap().replace(['W', '/', '"'], "");
+        let name = |entry: &Value| {
+            let whose = if entry["fullUrl"].as_str().unwrap().ends_with(&id) { "changed" } else { "kept" };
+            format!("{whose} {}", etag(entry))
+        };
+        entries.iter().map(name).collect()
+    };
+    let (then, later) = (after(&created), after(&updated));
+    for (place, at, expected) in [
+        ("Patient", format!("lt{first}"), vec![]),
+        ("Patient", "2000".to_owned(), vec![]),
+        ("Patient", first.clone(), vec!["kept 1"]),
+        ("Patient", then.clone(), vec!["changed 1", "kept 1"]),
+        ("Patient", then.replace('Z', "%2B00:00"), vec!["changed 1", "kept 1"]),
+        ("Patient", later.clone(), vec!["changed 2", "kept 1"]),
+        ("Patient", "ge2100".to_owned(), vec!["kept 1"]),
+        ("Patient", "ge2000".to_owned(), vec!["changed 3", "changed 2", "changed 1", "kept 1"]),
+        ("Patient", format!("gt{then}"), vec!["changed 3", "changed 2", "changed 1", "kept 1"]),
+        ("Patient", format!("gt{later}&_since={later}"), vec!["changed 3"]),
+        ("", later.clone(), vec!["changed 2", "kept 1"]),
+        (&path[9..], later.clone(), vec!["changed 2"]),
+        (&path[9..], then.clone(), vec!["changed 1"]),
+        (&path[9..], "ge2100".to_owned(), vec![]),
+        (&path[9..], "le2100".to_owned(), vec!["changed 3", "changed 2", "changed 1"]),
+    ] {
+        let slash = if place.is_empty() { "" } else { "/" };
+        let path = format!("/fhir/R4/{}{slash}_history?_at={at}", place.trim_start_matches('/'));
+        let answer = client.get(&path);
+        assert_eq!(
+            (answer.status, names(&answer)),
+            (200, expected.iter().map(|one| (*one).to_owned()).collect()),
+            "{path}"
+        );
+        let link = answer.json()["link"][0]["url"].as_str().unwrap().to_owned();
+        assert_eq!(link.strip_prefix(&stack.origin()), Some(path.as_str()), "{link}");
+    }
+    // Page by page, each once.
+    let mut path = Some("/fhir/R4/Patient/_history?_at=ge2000&_count=1".to_owned());
+    let mut seen = Vec::new();
+    while let Some(page) = path.take() {
+        let answer = client.get(&page);
+        assert!(names(&answer).len() <= 1);
+        seen.extend(names(&answer));
+        let links = answer.json()["link"].as_array().cloned().unwrap();
+        let next = links.iter().find(|link| link["relation"] == "next");
+        path =
+            next.map(|link| link["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned());
+    }
+    assert_eq!(seen, ["changed 3", "changed 2", "changed 1", "kept 1"]);
+    for wrong in ["_at=yesterday", "_at=ne2020", "_at=", "_at=é", "_list=1"] {
+        let refused = client.get(&format!("/fhir/R4/Patient/_history?{wrong}"));
+        assert_eq!(refused.status, 400, "{wrong}: {}", refused.text());
+        issue(&refused);
+    }
+    assert_eq!(names(&client.get(&format!("/fhir/R4/Patient/{kept}/_history?_at=ge2000"))), ["kept 1"]);
+}
+
+#[test]
 fn searches_page_through_everything_once() {
     let stack = stack(StackOptions { demo_patients: 30, ..Default::default() });
     let client = stack.signed_in("system/*.rs");
