@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -32,13 +33,33 @@ pub struct Stack {
 impl Stack {
     /// Starts a stack of the program `binary` and waits until it is up.
     pub fn start(binary: &str, options: StackOptions) -> Self {
+        let mut stack = Self::new(binary, options);
+        stack.start_again();
+        stack
+    }
+
+    /// Starts a stack that shares its database, and so its keys, with another, as on a second host.
+    pub fn start_beside(&self, options: StackOptions) -> Self {
+        let mut stack = Self::new(&self.binary, options);
+        for file in ["keystore.json", "demo-passphrase", "app/tenant-key"] {
+            let path = stack.data().join(file);
+            let mut directory = std::fs::DirBuilder::new();
+            directory
+                .recursive(true)
+                .mode(0o700)
+                .create(path.parent().expect("a directory"))
+                .expect("a directory");
+            std::fs::copy(self.data().join(file), path).expect("a copy");
+        }
+        stack.start_again();
+        stack
+    }
+
+    fn new(binary: impl Into<PathBuf>, options: StackOptions) -> Self {
         let directory = tempfile::Builder::new().prefix("ward-test-").tempdir().expect("a directory");
         let address =
             TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
-        let mut stack =
-            Self { binary: binary.into(), directory, options, process: None, address, enrolment_link: None };
-        stack.start_again();
-        stack
+        Self { binary: binary.into(), directory, options, process: None, address, enrolment_link: None }
     }
 
     /// Starts the same stack again, after [`Self::stop`] or [`Self::kill_everything`].
