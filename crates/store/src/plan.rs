@@ -170,6 +170,8 @@ fn token_code(value: &FilterValue) -> Option<&str> {
 fn group(tokens: &Tokens<'_>, subjects: &[TargetTokens<'_>], filter: &Filter) -> Option<Vec<i64>> {
     match filter.modifier {
         Some(Modifier::Missing | Modifier::Not | Modifier::Text | Modifier::Contains) => return None,
+        // A canonical is indexed without its version, too.
+        Some(Modifier::Below) if filter.parameter.kind == ParameterKind::Reference => {}
         Some(Modifier::Below | Modifier::In | Modifier::NotIn) => return None,
         Some(Modifier::Other | Modifier::End | Modifier::Ordered(_)) => return None,
         None
@@ -225,6 +227,11 @@ fn value_tokens(
         }
         FilterValue::Uri(uri) => Some(vec![tokens.uri(uri), tokens.reference_url(uri)]),
         FilterValue::Reference { id: Some(id), .. } => Some(vec![tokens.target(id).reference()]),
+        FilterValue::Reference { id: None, url: Some(url), .. }
+            if filter.modifier == Some(Modifier::Below) =>
+        {
+            Some(vec![tokens.reference_url(url.split('|').next().unwrap_or_default())])
+        }
         FilterValue::Reference { id: None, url: Some(url), .. } => Some(vec![tokens.reference_url(url)]),
         FilterValue::Composite(parts) => match parts.first()? {
             // Dates are indexed as parameters of their own only.

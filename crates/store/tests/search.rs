@@ -99,6 +99,8 @@ async fn every_kind_of_value_is_found(place: Place) {
         observation("o1", "a", "8480-6", "2020-05-06T07:08:09Z"),
         observation("o2", "b", "8480-6", "2021-05"),
         observation("o3", "b", "29463-7", "2021-05-31"),
+        json!({"resourceType": "QuestionnaireResponse", "id": "q1", "status": "completed", "questionnaire": "urn:q|1.2"}),
+        json!({"resourceType": "QuestionnaireResponse", "id": "q2", "status": "completed", "questionnaire": "urn:q|2"}),
     ] {
         put(&store, &resource).await.unwrap();
     }
@@ -143,6 +145,10 @@ async fn every_kind_of_value_is_found(place: Place) {
         ("Observation", vec![("_lastUpdated", "gt2001")], vec!["o1", "o2", "o3"]),
         ("Observation", vec![("_lastUpdated", "lt2001")], vec![]),
         ("Observation", vec![("_sort", "-_lastUpdated")], vec!["o3", "o2", "o1"]),
+        ("QuestionnaireResponse", vec![("questionnaire", "urn:q")], vec!["q1", "q2"]),
+        ("QuestionnaireResponse", vec![("questionnaire", "urn:q|1.2")], vec!["q1"]),
+        ("QuestionnaireResponse", vec![("questionnaire:below", "urn:q|1")], vec!["q1"]),
+        ("QuestionnaireResponse", vec![("questionnaire:below", "urn:q")], vec!["q1", "q2"]),
     ] {
         assert_eq!(ids(&store, name, &query).await, expected, "{query:?}");
     }

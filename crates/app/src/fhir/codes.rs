@@ -1,6 +1,6 @@
-//! Searches by value sets and kinds of codes: `:in`, `:not-in`, `:above` and `:below`
-//! (<https://hl7.org/fhir/R4/search.html#token>). Plain codes take their place before the search runs, out of the
-//! definitions of the same snapshot.
+//! Searches by value sets, kinds of codes and hierarchies of resources: `:in`, `:not-in`, `:above` and `:below`
+//! (<https://hl7.org/fhir/R4/search.html#modifiers>). Plain codes and references take their place before the search
+//! runs, out of the definitions and resources of the same snapshot.
 
 use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::{Filter, FilterValue, Link, Modifier, Query, TokenSystem};
@@ -8,16 +8,17 @@ use ward_fhir::terminology::Terminology;
 use ward_store::Session;
 
 use super::definitions::{Held, terminology};
+use super::hierarchy;
 use crate::problem::Problem;
 
-/// So many codes one condition becomes at most: each candidate is compared with all of them.
+/// So many values one condition becomes at most: each candidate is compared with all of them.
 const CODES_MAX: usize = 2_000;
 /// So many all conditions of one search, over all types.
 const CODES_IN_ALL_MAX: usize = 50_000;
 
-/// Whether the query or one that it leads to asks by value sets or kinds.
+/// Whether the query or one that it leads to asks by value sets, kinds or hierarchies.
 pub(crate) fn are_asked_for(query: &Query) -> bool {
-    query.filters.iter().any(Filter::needs_terminology)
+    query.filters.iter().any(Filter::needs_lookup)
         || query.links.iter().any(|link| match link {
             Link::Chain { targets, .. } => targets.iter().any(are_asked_for),
             Link::Has { source, .. } => are_asked_for(source),
@@ -26,7 +27,7 @@ pub(crate) fn are_asked_for(query: &Query) -> bool {
         || query.branches().any(are_asked_for)
 }
 
-/// The queries with plain codes, if any of them asks by value sets or kinds.
+/// The queries with plain values, if any of them asks by value sets, kinds or hierarchies.
 pub(crate) fn resolved(
     queries: &[Query],
     session: &mut (impl Session + ?Sized),
@@ -34,10 +35,61 @@ pub(crate) fn resolved(
     if !queries.iter().any(are_asked_for) {
         return Ok(None);
     }
-    let mut resolver = Resolver { terminology: terminology(session), codes: 0 };
     let mut queries = queries.to_vec();
+    let mut values = 0;
+    queries.iter_mut().try_for_each(|query| hierarchies(query, session, &mut values))?;
+    let mut resolver = Resolver { terminology: terminology(session), codes: values };
     queries.iter_mut().try_for_each(|query| resolver.query(query))?;
     Ok(Some(queries))
+}
+
+/// Puts plain references in the place of hierarchies.
+fn hierarchies(
+    query: &mut Query,
+    session: &mut (impl Session + ?Sized),
+    values: &mut usize,
+) -> Result<(), Problem> {
+    for filter in query.filters.iter_mut().filter(|filter| filter.needs_lookup()) {
+        let Some(modifier @ (Modifier::Above | Modifier::Below)) = filter.modifier else { continue };
+        let mut related = Vec::new();
+        for value in &filter.values {
+            let FilterValue::Reference { resource_type: Some(kind), id: Some(id), .. } = value else {
+                continue;
+            };
+            let ids = hierarchy::related(session, modifier, *kind, id)?;
+            *values += ids.len();
+            related.extend(ids.into_iter().map(|id| FilterValue::Reference {
+                resource_type: Some(*kind),
+                id: Some(id),
+                url: None,
+            }));
+            if related.len() > CODES_MAX || *values > CODES_IN_ALL_MAX {
+                return Err(too_many());
+            }
+        }
+        // Codes have none.
+        if !related.is_empty() {
+            (filter.modifier, filter.values) = (None, related);
+        }
+    }
+    for link in &mut query.links {
+        match link {
+            Link::Chain { targets, .. } => {
+                targets.iter_mut().try_for_each(|target| hierarchies(target, session, values))?;
+            }
+            Link::Has { source, .. } => hierarchies(source, session, values)?,
+            Link::List(_) => {}
+        }
+    }
+    query.branches_mut().try_for_each(|branch| hierarchies(branch, session, values))
+}
+
+fn too_many() -> Problem {
+    let words = format!(
+        "a value set, code or resource in the search stands for too many: {CODES_MAX} in one condition and \
+         {CODES_IN_ALL_MAX} in all are possible; take a narrower one"
+    );
+    Problem::malformed(IssueCode::TooCostly, words)
 }
 
 struct Resolver<'s, S: Session + ?Sized> {
@@ -47,7 +99,7 @@ struct Resolver<'s, S: Session + ?Sized> {
 
 impl<S: Session + ?Sized> Resolver<'_, S> {
     fn query(&mut self, query: &mut Query) -> Result<(), Problem> {
-        for filter in query.filters.iter_mut().filter(|filter| filter.needs_terminology()) {
+        for filter in query.filters.iter_mut().filter(|filter| filter.needs_lookup()) {
             self.filter(filter)?;
         }
         for link in &mut query.links {
@@ -87,11 +139,7 @@ impl<S: Session + ?Sized> Resolver<'_, S> {
             }
             self.codes += codes.len() - before;
             if codes.len() > CODES_MAX || self.codes > CODES_IN_ALL_MAX {
-                let words = format!(
-                    "a value set or code in the search stands for too many codes: {CODES_MAX} in one condition and \
-                     {CODES_IN_ALL_MAX} in all are possible; take a narrower one"
-                );
-                return Err(Problem::malformed(IssueCode::TooCostly, words));
+                return Err(too_many());
             }
         }
         filter.modifier = (filter.modifier == Some(Modifier::NotIn)).then_some(Modifier::Not);

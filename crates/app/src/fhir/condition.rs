@@ -66,8 +66,7 @@ impl Condition {
         }
         // It is asked again, of what is not stored yet as well, and must mean the same each time.
         if asked.queries.iter().any(codes::are_asked_for) {
-            let words =
-                "a condition cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes; name the codes";
+            let words = "a condition cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes and resources; name them";
             return Err(Problem::malformed(IssueCode::NotSupported, words));
         }
         asked.bound(EFFORT);

@@ -6,6 +6,7 @@ mod condition;
 mod definitions;
 mod everything;
 mod export;
+mod hierarchy;
 mod history;
 mod import;
 mod media;

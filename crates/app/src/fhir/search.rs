@@ -179,10 +179,15 @@ impl Asked {
 /// Fails unless the caller may search this type, and at least one type that each of its links leads to.
 fn permit_query(call: &Call, query: &mut Query) -> Result<(), Problem> {
     call.permit(Permission::Search, Some(query.resource_type))?;
-    for filter in query.filters.iter().filter(|filter| filter.needs_terminology()) {
+    for filter in query.filters.iter().filter(|filter| filter.needs_lookup()) {
         let of_sets = matches!(filter.modifier, Some(Modifier::In | Modifier::NotIn));
-        let kind = ResourceType::parse(if of_sets { "ValueSet" } else { "CodeSystem" });
-        call.permit(Permission::Search, Some(kind.ok_or_else(Problem::internal)?))?;
+        for value in &filter.values {
+            let kind = match value {
+                FilterValue::Reference { resource_type, .. } => *resource_type,
+                _ => ResourceType::parse(if of_sets { "ValueSet" } else { "CodeSystem" }),
+            };
+            call.permit(Permission::Search, Some(kind.ok_or_else(Problem::internal)?))?;
+        }
     }
     for link in &mut query.links {
         match link {

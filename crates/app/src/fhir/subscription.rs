@@ -385,7 +385,7 @@ fn understand(base: &str, kind: ResourceType, pairs: &Pairs) -> Result<Query, Ve
     }
     if codes::are_asked_for(&query) {
         return Err(told(
-            "criteria cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes; name the codes",
+            "criteria cannot ask by `:in`, `:not-in`, `:above` or `:below` of codes and resources; name them",
         ));
     }
     Ok(query)
@@ -534,10 +534,10 @@ pub(crate) mod tests {
             ("/criteria", json!("Patient?_has:Observation:patient:code=canary"), "cannot ask by chains"),
             ("/criteria", json!("Patient?_list=canary"), "cannot ask by chains"),
             ("/criteria", json!("Observation?_filter=not(patient.name eq canary)"), "cannot ask by chains"),
-            ("/criteria", json!("Observation?_filter=not(code in http://canary)"), "name the codes"),
+            ("/criteria", json!("Observation?_filter=not(code in http://canary)"), "name them"),
             ("/criteria", json!("Observation?_include=Observation:subject"), "no order, size"),
             ("/criteria", json!("Observation?_sort=date"), "no order, size"),
-            ("/criteria", json!("Observation?code:in=http://canary"), "name the codes"),
+            ("/criteria", json!("Observation?code:in=http://canary"), "name them"),
             ("/criteria", json!("https://h/fhir/R4/SubscriptionTopic/canary"), "does not have this topic"),
             ("/criteria", json!("https://canary/SubscriptionTopic/Patient"), "does not have this topic"),
             ("/channel/header", json!(["canary"]), "reads `Name: value`"),

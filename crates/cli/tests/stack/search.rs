@@ -160,6 +160,76 @@ fn searches_go_along_references_and_bring_what_they_lead_to() {
 }
 
 #[test]
+fn searches_go_up_and_down_hierarchies() {
+    let stack = empty_stack();
+    let client = stack.signed_in("system/*.cruds");
+    let location = |name: &str, within: Option<&str>| {
+        let mut location = json!({"resourceType": "Location", "name": name});
+        if let Some(within) = within {
+            location["partOf"] = json!({"reference": within});
+        }
+        format!("Location/{}", create(&client, &location).0)
+    };
+    let house = location("house", None);
+    let floor = location("floor", Some(&house));
+    let (room, other) = (location("room", Some(&floor)), location("other", Some(&house)));
+    let stay = |place: &str| {
+        let (id, _) = create(
+            &client,
+            &json!({"resourceType": "Encounter", "status": "finished",
+            "class": {"code": "IMP"}, "location": [{"location": {"reference": place}}]}),
+        );
+        format!("Encounter/{id}")
+    };
+    let (in_room, in_other, in_house) = (stay(&room), stay(&other), stay(&house));
+    let pulse = json!({"resourceType": "Observation", "status": "final", "code": {"text": "pulse"},
+        "encounter": {"reference": in_room}});
+    let pulse = format!("Observation/{}", create(&client, &pulse).0);
+    let id = |name: &str| name.split('/').nth(1).unwrap().to_owned();
+    for (kind, form, expected) in [
+        ("Encounter", format!("location={house}"), vec![&in_house]),
+        ("Encounter", format!("location:below={house}"), vec![&in_house, &in_other, &in_room]),
+        ("Encounter", format!("location:below={floor}"), vec![&in_room]),
+        ("Encounter", format!("location:below={}", id(&floor)), vec![&in_room]),
+        ("Encounter", format!("location:below={floor},{other}"), vec![&in_other, &in_room]),
+        ("Encounter", format!("location:above={room}"), vec![&in_house, &in_room]),
+        ("Encounter", format!("location:above={house}"), vec![&in_house]),
+        ("Encounter", "location:below=Location/nowhere".to_owned(), vec![]),
+        ("Location", format!("partof:below={house}"), vec![&floor, &other, &room]),
+        ("Location", format!("partof:above={floor}"), vec![&floor, &other, &room]),
+        ("Observation", format!("encounter.location:below={house}"), vec![&pulse]),
+        ("Observation", format!("encounter.location:below={other}"), vec![]),
+        ("Location", format!("_has:Encounter:location:location:above={room}"), vec![&house, &room]),
+    ] {
+        let expected = sorted(expected.into_iter().cloned().collect());
+        assert_eq!(found(&client.search(kind, &form), "match"), expected, "{kind}?{form}");
+    }
+    // An id of ours tells nothing, so it may stand in a URL.
+    let path = format!("/fhir/R4/Encounter?location:below={}", id(&floor));
+    assert_eq!(found(&client.get(&path), "match"), [in_room.clone()]);
+    // A circle ends.
+    let circle = json!({"resourceType": "Location", "id": id(&house), "partOf": {"reference": room}});
+    let json = ("Content-Type", "application/fhir+json");
+    let put = client.send("PUT", &format!("/fhir/R4/{house}"), &[json], circle.to_string().as_bytes());
+    assert_eq!(put.status, 200, "{}", put.text());
+    for form in [format!("location:below={floor}"), format!("location:above={floor}")] {
+        let answer = found(&client.search("Encounter", &form), "match");
+        assert!(answer.contains(&in_house) && answer.contains(&in_room), "{form}");
+    }
+    // What may not be searched is not looked at on the way.
+    let narrow = stack.signed_in("system/Encounter.rs");
+    let refused = narrow.search("Encounter", &format!("location:below={house}"));
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    for form in
+        ["subject:below=1", "subject:below=Patient/1", "location:above=http://a.test/1", "location:below="]
+    {
+        let refused = client.search("Encounter", form);
+        assert_eq!(refused.status, 400, "{form}: {}", refused.text());
+        issue(&refused);
+    }
+}
+
+#[test]
 fn a_search_along_references_sees_no_type_that_the_caller_may_not() {
     let stack = empty_stack();
     let ward = fill(&stack.signed_in("system/*.cruds"));

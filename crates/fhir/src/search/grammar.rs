@@ -2,7 +2,7 @@
 
 use super::extract::{normalize_string, split_reference, words};
 use super::filter_expression::{self, Expression, Step};
-use super::parameters::{ParameterKind, Parameters, SearchParameter, parameter};
+use super::parameters::{ParameterKind, Parameters, SearchParameter, parameter, parent};
 use super::query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
     Total,
@@ -324,7 +324,12 @@ impl Reader<'_> {
             return Err(wrong("too many values in one parameter"));
         }
         let values = parts.iter().map(|part| read_value(part, parameter, modifier, self.base));
-        Ok(Filter { parameter, modifier, values: values.collect::<Result<_, _>>()? })
+        let filter = Filter { parameter, modifier, values: values.collect::<Result<_, _>>()? };
+        let is_canonical = |value: &FilterValue| matches!(value, FilterValue::Reference { id: None, .. });
+        if filter.needs_lookup() && filter.values.iter().any(is_canonical) {
+            return Err(wrong("`:below` takes resources or canonical URLs, not both at once"));
+        }
+        Ok(filter)
     }
 
     fn known(&self, kind: ResourceType, code: &str) -> Result<&'static SearchParameter, Fault> {
@@ -427,8 +432,8 @@ fn read_modifier(text: &str, parameter: &SearchParameter) -> Result<Modifier, Fa
         ("not", Token) => Modifier::Not,
         ("text", Token) => Modifier::Text,
         ("of-type", Token) if parameter.code == "identifier" => Modifier::OfType,
-        ("below", Uri | Token) => Modifier::Below,
-        ("above", Uri | Token) => Modifier::Above,
+        ("below", Uri | Token | Reference) => Modifier::Below,
+        ("above", Uri | Token | Reference) => Modifier::Above,
         ("in", Token) => Modifier::In,
         ("not-in", Token) => Modifier::NotIn,
         ("identifier", Reference) => Modifier::Identifier,
@@ -468,6 +473,9 @@ pub(super) fn read_value(
             let words = "`:above` and `:below` of a code take its code system and the code, with `|` between";
             return if is_whole { Ok(code) } else { Err(wrong(words)) };
         }
+        Some(Modifier::Above | Modifier::Below) if parameter.kind == ParameterKind::Reference => {
+            return within_hierarchy(read_plain(text, parameter.kind, &parameter.targets, base)?, modifier);
+        }
         Some(Modifier::OfType) => {
             let parts = split_escaped(text, '|');
             let [system, code, value] = parts.as_slice() else {
@@ -505,6 +513,23 @@ pub(super) fn read_value(
         return Ok(FilterValue::Composite(values.collect::<Result<_, _>>()?));
     }
     read_plain(text, parameter.kind, &parameter.targets, base)
+}
+
+/// A reference of `:above` or `:below` must lead into a hierarchy, or be a canonical, whose versions are below it.
+fn within_hierarchy(value: FilterValue, modifier: Option<Modifier>) -> Result<FilterValue, Fault> {
+    match &value {
+        FilterValue::Reference { id: Some(_), resource_type: Some(kind), .. } if parent(*kind).is_some() => {
+            Ok(value)
+        }
+        FilterValue::Reference { id: Some(_), resource_type: None, .. } => {
+            Err(wrong("`:above` and `:below` need the type of the resource, as in `Location/1`"))
+        }
+        FilterValue::Reference { id: None, .. } if modifier == Some(Modifier::Below) => Ok(value),
+        _ => Err(wrong(
+            "`:above` and `:below` of a reference take a resource that can be part of another of its type, such as a \
+             Location, Organization or Encounter; `:below` takes a canonical URL as well",
+        )),
+    }
 }
 
 fn read_plain(

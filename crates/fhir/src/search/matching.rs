@@ -52,7 +52,7 @@ impl Compartment {
 impl Filter {
     /// Whether a resource meets this one condition; see [`Query::filters_match`].
     pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> bool {
-        if self.needs_terminology() {
+        if self.needs_lookup() {
             return false;
         }
         let own: Vec<SearchValue>;
@@ -168,6 +168,9 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
             SearchValue::Reference { resource_type: of, id: is, url: at, .. },
         ) => match (id, url) {
             (Some(id), _) => is.as_ref() == Some(id) && resource_type.is_none_or(|kind| Some(kind) == *of),
+            (None, Some(url)) if modifier == Some(Modifier::Below) => {
+                at.as_ref().is_some_and(|at| is_version_of(at, url))
+            }
             (None, Some(url)) => at
                 .as_ref()
                 .is_some_and(|at| at == url || at.split_once('|').is_some_and(|(plain, _)| plain == url)),
@@ -215,6 +218,15 @@ fn ordered(order: Prefix, text: &str, wanted: &str) -> bool {
 fn is_below(uri: &str, root: &str) -> bool {
     let root = root.strip_suffix('/').unwrap_or(root);
     uri.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether `canonical` is what `wanted` names, in a version that begins with the parts of its version.
+fn is_version_of(canonical: &str, wanted: &str) -> bool {
+    let (url, version) = canonical.split_once('|').unwrap_or((canonical, ""));
+    let (wanted_url, wanted_version) = wanted.split_once('|').unwrap_or((wanted, ""));
+    let rest = version.strip_prefix(wanted_version);
+    let begins = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']));
+    url == wanted_url && (wanted_version.is_empty() || begins)
 }
 
 /// The way between two places on a sphere (the haversine formula), given as degrees north and east.
@@ -382,13 +394,16 @@ mod tests {
 
     #[test]
     fn value_sets_and_kinds_match_nothing_before_codes_take_their_place() {
-        let patient = json!({"resourceType": "Patient", "gender": "female"});
+        let patient = json!({"resourceType": "Patient", "gender": "female",
+            "managingOrganization": {"reference": "Organization/1"}});
         let gender = "http://hl7.org/fhir/administrative-gender|female";
         for query in [
             ("gender:in", "http://hl7.org/fhir/ValueSet/administrative-gender"),
             ("gender:not-in", "ValueSet/1,ValueSet/2"),
             ("gender:below", gender),
             ("gender:above", gender),
+            ("organization:below", "Organization/1"),
+            ("organization:above", "1"),
         ] {
             assert!(!matches(&patient, &[query]), "{query:?}");
         }
@@ -422,6 +437,10 @@ mod tests {
             ("gender:below", "Zqx"),
             ("gender:above", "|Zqx"),
             ("gender:below", "Zqx|"),
+            ("organization:above", "http://Zqx"),
+            ("organization:below", "Organization/Zqx,http://Zqx"),
+            ("general-practitioner:below", "Zqx"),
+            ("general-practitioner:below", "Practitioner/Zqx"),
             ("name:in", "Zqx"),
             ("name", " "),
             ("name", "Zqx,\u{301}"),
@@ -447,6 +466,8 @@ mod tests {
             "identifier": [{"type": {"coding": [{"system": "urn:t", "code": "SN"}]}, "value": "77"}],
         });
         let value_set = json!({"resourceType": "ValueSet", "url": "http://a.test/vs/1", "status": "draft"});
+        let answers =
+            json!({"resourceType": "QuestionnaireResponse", "questionnaire": "http://a.test/q|1.2"});
         for (resource, query, expected) in [
             (&location, ("near", "48.2|16.37|1|km"), true),
             (&location, ("near", "48.2|16.37|900|m"), false),
@@ -466,6 +487,14 @@ mod tests {
             (&value_set, ("url:below", "http://a.test/v"), false),
             (&value_set, ("url:above", "http://a.test/vs/1/2"), true),
             (&value_set, ("url:above", "http://a.test/vs/12"), false),
+            (&answers, ("questionnaire", "http://a.test/q"), true),
+            (&answers, ("questionnaire", "http://a.test/q|1"), false),
+            (&answers, ("questionnaire:below", "http://a.test/q"), true),
+            (&answers, ("questionnaire:below", "http://a.test/q|1"), true),
+            (&answers, ("questionnaire:below", "http://a.test/q|1.2"), true),
+            (&answers, ("questionnaire:below", "http://a.test/q|1.2.0"), false),
+            (&answers, ("questionnaire:below", "http://a.test/q|2,http://a.test/q|1"), true),
+            (&answers, ("questionnaire:below", "http://a.test|1"), false),
         ] {
             assert_eq!(matches(resource, &[query]), expected, "{query:?}");
         }

@@ -18,7 +18,7 @@ pub use added::Added;
 pub use extract::{Extracted, SearchValue, extract, extract_for, extract_parameter, normalize_string};
 pub use grammar::{Handling, compartment, parse};
 pub use members::read_for;
-pub use parameters::{Component, ParameterKind, Parameters, SearchParameter, parameter, parameters};
+pub use parameters::{Component, ParameterKind, Parameters, SearchParameter, parameter, parameters, parent};
 pub use query::{
     Compartment, Filter, FilterValue, Include, Link, Modifier, Prefix, Query, Sort, Summary, TokenSystem,
     Total,

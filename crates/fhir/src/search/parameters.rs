@@ -146,6 +146,13 @@ pub fn parameter(kind: ResourceType, code: &str) -> Option<&'static SearchParame
     all.binary_search_by(|parameter| parameter.code.cmp(code)).ok().and_then(|index| all.get(index))
 }
 
+/// The parameter by which a resource of `kind` is part of another of its type, if it can be
+/// (<https://hl7.org/fhir/R4/search.html#recursive>).
+pub fn parent(kind: ResourceType) -> Option<&'static SearchParameter> {
+    let known = parameter(kind, "partof").or_else(|| parameter(kind, "part-of"));
+    known.filter(|parameter| parameter.targets.contains(&kind))
+}
+
 pub(super) fn kind_of(name: &str) -> Option<ParameterKind> {
     Some(match name {
         "number" => ParameterKind::Number,

@@ -175,12 +175,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether it is about value sets or kinds of codes. Whoever has the definitions puts plain codes in its place;
-    /// until then it matches nothing.
-    pub fn needs_terminology(&self) -> bool {
-        match self.modifier {
-            Some(Modifier::In | Modifier::NotIn) => true,
-            Some(Modifier::Above | Modifier::Below) => self.parameter.kind == ParameterKind::Token,
+    /// Whether it is about value sets, kinds of codes or hierarchies of resources. Whoever has these puts plain values
+    /// in its place; until then it matches nothing.
+    pub fn needs_lookup(&self) -> bool {
+        match (self.modifier, self.parameter.kind) {
+            (Some(Modifier::In | Modifier::NotIn), _) => true,
+            (Some(Modifier::Above | Modifier::Below), ParameterKind::Token) => true,
+            (Some(Modifier::Above | Modifier::Below), ParameterKind::Reference) => {
+                self.values.iter().any(|value| matches!(value, FilterValue::Reference { id: Some(_), .. }))
+            }
             _ => false,
         }
     }
@@ -205,9 +208,11 @@ pub enum Modifier {
     Type(ResourceType),
     /// By the type of an identifier, its system and its value.
     OfType,
-    /// This URI, or one that begins with it; this code, or a kind of it.
+    /// This URI, or one that begins with it; this code, or a kind of it; this resource, or a part of it; this canonical
+    /// in a version that begins like this one.
     Below,
-    /// This URI, or one that it begins with; this code, or one of which it is a kind.
+    /// This URI, or one that it begins with; this code, or one of which it is a kind; this resource, or one of which it
+    /// is a part.
     Above,
     /// A code of these value sets.
     In,

@@ -38,7 +38,7 @@ pub fn allowed_in_url(name: &str, value: &str, kind: ResourceType) -> bool {
     }
     // `subject:identifier` asks by a number of somebody else's, whatever it looks like.
     let (code, of) = name.split_once(':').map_or((name, None), |(code, of)| (code, Some(of)));
-    if of.is_some_and(|of| ResourceType::parse(of).is_none()) {
+    if of.is_some_and(|of| !matches!(of, "above" | "below") && ResourceType::parse(of).is_none()) {
         return false;
     }
     parameter(kind, code).is_some_and(|parameter| parameter.kind == ParameterKind::Reference)
@@ -70,6 +70,7 @@ mod tests {
             ("subject:Patient", id),
             ("subject", &format!("Patient/{id}")),
             ("_sort", "-date"),
+            ("encounter:below", id),
         ] {
             assert!(allowed_in_url(name, value, kind), "{name}");
         }
@@ -82,6 +83,8 @@ mod tests {
             ("subject:identifier", id),
             ("subject:Patient.identifier", id),
             ("subject:missing", id),
+            ("code:below", id),
+            ("encounter:below", "http://ada.test"),
             ("subject", &format!("Ada/{id}")),
             ("_pretty", "Ada Lovelace"),
             ("_filter", &format!("patient re {id}")),
