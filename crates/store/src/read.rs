@@ -220,6 +220,7 @@ impl<'a> Snapshot<'a> {
         Ok(HistoryPage {
             next: next.flatten(),
             total,
+            places: entries.iter().map(|entry| position::of_version(entry.version)).collect(),
             entries: entries.into_iter().map(Opened::into_stored).collect(),
         })
     }
@@ -253,6 +254,7 @@ impl<'a> Snapshot<'a> {
         let past = places.iter().filter_map(|(_, rid, version)| Some((*rid, (*version)?)));
         self.fetch_past_ahead(&past.collect::<Vec<_>>())?;
         let (mut entries, mut bytes) = (Vec::with_capacity(places.len()), 0_usize);
+        let mut after = Vec::with_capacity(places.len());
         for (updated, rid, version) in places {
             let opened = match version {
                 None => self.by_rid(rid)?,
@@ -260,12 +262,13 @@ impl<'a> Snapshot<'a> {
             };
             bytes = bytes.saturating_add(opened.frame.text().len());
             entries.push(opened.into_stored());
+            after.push(position::of_moment(updated, rid));
             if bytes > PAGE_BYTES_MAX {
-                next = Some(Some(position::of_moment(updated, rid)));
+                next = Some(after.last().cloned());
                 break;
             }
         }
-        Ok(HistoryPage { entries, next: next.flatten(), total: None })
+        Ok(HistoryPage { entries, places: after, next: next.flatten(), total: None })
     }
 
     fn types(&self) -> Result<Vec<i64>, StoreError> {

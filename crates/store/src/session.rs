@@ -121,6 +121,8 @@ impl std::fmt::Debug for Position {
 pub struct HistoryPage {
     /// The versions, deletions included.
     pub entries: Vec<Stored>,
+    /// For each entry, where a page starts that begins after it.
+    pub places: Vec<Position>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Position>,
     /// How many versions there are, for one resource only.

@@ -105,7 +105,7 @@ impl Condition {
         })
     }
 
-    /// Whether a resource meets it that is not stored yet. What the condition asks of others it cannot meet.
+    /// Whether a resource meets it that is not stored yet. It does not if that depends on others.
     pub(crate) fn is_met_by(&self, resource: &Value, id: &ResourceId, base: &str, now: Timestamp) -> bool {
         let of_type = |query: &&Query| {
             resource.get("resourceType").and_then(Value::as_str) == Some(query.resource_type.name())

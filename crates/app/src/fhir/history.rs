@@ -1,12 +1,14 @@
 //! History of a resource, a type or everything (<https://hl7.org/fhir/R4/http.html#history>).
 
+use std::collections::HashMap;
+
 use http::StatusCode;
 use ward_audit::Class;
 use ward_base::Timestamp;
 use ward_fhir::Moment;
 use ward_fhir::outcome::IssueCode;
 use ward_identity::Permission;
-use ward_store::{HistoryPage, HistoryScope, Page, Position, Session, Stored};
+use ward_store::{HistoryPage, HistoryScope, Page, Position, ResourceKey, Session, Stored};
 
 use super::media;
 use super::text::{BundleText, full_url, response};
@@ -22,6 +24,9 @@ const PAGE_SIZE: u32 = 50;
 /// So many versions are looked at for one page of those that were current at a time. It may have none then, and still
 /// a next one.
 const LOOKED_AT_MAX: usize = 1_000;
+const LOOKED_AT_ONCE: u32 = 100;
+/// Such a page ends with the entry by which it has more bytes.
+const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What was asked, understood.
 pub(crate) struct Asked {
@@ -54,6 +59,10 @@ impl Asked {
             pairs = cursor.query;
         }
         let (mut since, mut at) = (None, None);
+        if ["_since", "_at"].iter().any(|once| pairs.iter().filter(|(name, _)| name == once).count() > 1) {
+            let words = "history takes `_since` and `_at` once each";
+            return Err(Problem::malformed(IssueCode::Value, words));
+        }
         for (name, value) in &pairs {
             match name.as_str() {
                 "_count" => {
@@ -87,26 +96,50 @@ impl Asked {
 
     /// What the store finds. Fails if it is about one resource that never was.
     pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<HistoryPage, Problem> {
-        let Some((start, end)) = self.at else { return self.newest(session, &self.page) };
-        let mut page = self.page.clone();
+        match self.at {
+            Some((start, end)) if self.page.count > 0 => self.current_within(session, start, end),
+            _ => self.newest(session, &self.page),
+        }
+    }
+
+    /// A page of versions that were current at some point of a span.
+    fn current_within(
+        &self,
+        session: &mut (impl Session + ?Sized),
+        start: i64,
+        end: i64,
+    ) -> Result<HistoryPage, Problem> {
+        let mut page = Page { count: self.page.count.max(LOOKED_AT_ONCE), after: self.page.after.clone() };
         if page.after.is_none() && !matches!(self.scope, HistoryScope::Instance(_)) {
             page.after = Some(Position::before(Timestamp(end)));
         }
-        let (mut kept, mut looked_at) = (Vec::new(), 0);
+        // The newest come first, so what replaced a version was seen before it, or on a page before, or after the end.
+        let goes_on = self.page.after.is_some();
+        let mut replaced: HashMap<ResourceKey, Timestamp> = HashMap::new();
+        let mut kept = HistoryPage::default();
+        let (mut looked_at, mut bytes) = (0, 0_usize);
         loop {
             let found = self.newest(session, &page)?;
-            let all = found.entries.len();
-            looked_at += all;
-            for stored in found.entries {
-                if was_current(session, &stored, start, end)? {
-                    kept.push(stored);
+            let mut left = found.entries.len();
+            for (stored, place) in found.entries.into_iter().zip(found.places) {
+                (looked_at, left) = (looked_at + 1, left - 1);
+                let mut next = replaced.insert(stored.key.clone(), stored.updated);
+                if goes_on && next.is_none() && stored.updated.micros() < start {
+                    next = session.version(&stored.key, stored.version + 1)?.map(|next| next.updated);
+                }
+                if was_current(&stored, next, start, end) {
+                    bytes = bytes.saturating_add(stored.body.expose().len());
+                    kept.entries.push(stored);
+                }
+                let full = kept.entries.len() == self.page.count as usize || bytes > PAGE_BYTES_MAX;
+                if full || looked_at == LOOKED_AT_MAX {
+                    kept.next = (left > 0 || found.next.is_some()).then_some(place);
+                    return Ok(kept);
                 }
             }
-            let cut_off = all < page.count as usize;
-            page.count = self.page.count.saturating_sub(u32::try_from(kept.len()).unwrap_or(u32::MAX));
             page.after = found.next;
-            if page.after.is_none() || page.count == 0 || cut_off || looked_at >= LOOKED_AT_MAX {
-                return Ok(HistoryPage { entries: kept, next: page.after, total: None });
+            if page.after.is_none() {
+                return Ok(kept);
             }
         }
     }
@@ -118,10 +151,11 @@ impl Asked {
             return Err(Problem::not_found());
         }
         if let Some(since) = self.since {
-            let all = found.entries.len();
             // What clients are shown is exact to a millisecond. The newest come first.
-            found.entries.retain(|stored| stored.updated.micros() / 1000 >= since.micros() / 1000);
-            if found.entries.len() < all {
+            let is_older = |stored: &Stored| stored.updated.micros() / 1000 < since.micros() / 1000;
+            if let Some(length) = found.entries.iter().position(is_older) {
+                found.entries.truncate(length);
+                found.places.truncate(length);
                 found.next = None;
             }
             found.total = None;
@@ -167,23 +201,12 @@ fn span(text: &str) -> Option<(i64, i64)> {
     })
 }
 
-/// Whether a version was there before the end, and was not replaced before the start. That something was deleted is of
-/// the time of its deletion only.
-fn was_current(
-    session: &mut (impl Session + ?Sized),
-    stored: &Stored,
-    start: i64,
-    end: i64,
-) -> Result<bool, Problem> {
+/// Whether a version was there before the end, and was not replaced by the `next` one before the start, as clients see
+/// it: to a millisecond. That something was deleted is of the time of its deletion only.
+fn was_current(stored: &Stored, next: Option<Timestamp>, start: i64, end: i64) -> bool {
     let since = stored.updated.micros();
-    if since >= end || stored.deleted && since < start {
-        return Ok(false);
-    }
-    if since >= start {
-        return Ok(true);
-    }
-    let next = session.version(&stored.key, stored.version + 1)?;
-    Ok(next.is_none_or(|next| next.updated.micros() > start))
+    let shown = |moment: Timestamp| moment.micros().div_euclid(1000) * 1000;
+    since < end && (since >= start || !stored.deleted && next.is_none_or(|next| shown(next) > start))
 }
 
 /// `GET …/_history`.

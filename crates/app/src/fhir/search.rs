@@ -31,7 +31,7 @@ const ENTRY_BYTES: usize = 160;
 const FORM_BYTES_MAX: usize = 256 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The longest query: an entry of the audit log holds all of it.
-const QUERY_BYTES_MAX: usize = 8000;
+pub(crate) const QUERY_BYTES_MAX: usize = 8000;
 
 /// What clients add to a paging link.
 const LINK_TAKES: [&str; 4] = ["_cursor", "_count", "_format", "_pretty"];
@@ -135,10 +135,10 @@ impl Asked {
     /// of something that was named.
     pub(crate) fn permit(&mut self, call: &Call) -> Result<(), Problem> {
         if self.named {
-            self.queries.iter_mut().try_for_each(|query| permit_query(call, query))?;
+            self.queries.iter_mut().try_for_each(|query| permit_query(call, query, false))?;
         } else {
             let mut refused = None;
-            self.queries.retain_mut(|query| match permit_query(call, query) {
+            self.queries.retain_mut(|query| match permit_query(call, query, false) {
                 Ok(()) => true,
                 Err(problem) => {
                     refused = Some(problem);
@@ -176,8 +176,9 @@ impl Asked {
     }
 }
 
-/// Fails unless the caller may search this type, and at least one type that each of its links leads to.
-fn permit_query(call: &Call, query: &mut Query) -> Result<(), Problem> {
+/// Fails unless the caller may search this type, and at least one type that each of its links leads to; every such type
+/// if the query is `excluded` from another, which would find more without it.
+fn permit_query(call: &Call, query: &mut Query, excluded: bool) -> Result<(), Problem> {
     call.permit(Permission::Search, Some(query.resource_type))?;
     for filter in query.filters.iter().filter(|filter| filter.needs_lookup()) {
         let of_sets = matches!(filter.modifier, Some(Modifier::In | Modifier::NotIn));
@@ -193,25 +194,26 @@ fn permit_query(call: &Call, query: &mut Query) -> Result<(), Problem> {
         match link {
             Link::Chain { targets, .. } => {
                 let mut refused = None;
-                targets.retain_mut(|target| match permit_query(call, target) {
+                targets.retain_mut(|target| match permit_query(call, target, excluded) {
                     Ok(()) => true,
                     Err(problem) => {
                         refused = Some(problem);
                         false
                     }
                 });
-                if let (true, Some(problem)) = (targets.is_empty(), refused) {
+                if let (true, Some(problem)) = (excluded || targets.is_empty(), refused) {
                     return Err(problem);
                 }
             }
-            Link::Has { source, .. } => permit_query(call, source)?,
+            Link::Has { source, .. } => permit_query(call, source, excluded)?,
             Link::List(_) => {
                 let list = ResourceType::parse("List").ok_or_else(Problem::internal)?;
                 call.permit(Permission::Search, Some(list))?;
             }
         }
     }
-    query.branches_mut().try_for_each(|branch| permit_query(call, branch))
+    query.alternatives.iter_mut().flatten().try_for_each(|branch| permit_query(call, branch, excluded))?;
+    query.exclusions.iter_mut().try_for_each(|branch| permit_query(call, branch, true))
 }
 
 /// The patients that a query and its links name by id.

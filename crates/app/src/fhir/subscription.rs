@@ -16,6 +16,7 @@ use ward_transport::Origin;
 use super::codes;
 use super::condition::SHAPING;
 use super::media::FHIR_JSON;
+use super::search::QUERY_BYTES_MAX;
 use crate::app::Settings;
 use crate::call::Call;
 use crate::form;
@@ -368,6 +369,10 @@ fn parse_search(text: &str) -> Result<(ResourceType, Pairs), &'static str> {
 fn understand(base: &str, kind: ResourceType, pairs: &Pairs) -> Result<Query, Vec<Issue>> {
     let told = |words: &str| vec![refused(IssueCode::NotSupported, words, "criteria")];
     let shapes = |name: &str| SHAPING.contains(&name.split(':').next().unwrap_or_default());
+    if pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>() > QUERY_BYTES_MAX {
+        let words = format!("criteria have {QUERY_BYTES_MAX} bytes at most");
+        return Err(vec![refused(IssueCode::TooLong, &words, "criteria")]);
+    }
     if pairs.iter().any(|(name, _)| shapes(name)) {
         return Err(told(
             "criteria say which resources are meant: they have no order, size, summary or includes",
@@ -534,6 +539,7 @@ pub(crate) mod tests {
             ("/criteria", json!("Patient?_has:Observation:patient:code=canary"), "cannot ask by chains"),
             ("/criteria", json!("Patient?_list=canary"), "cannot ask by chains"),
             ("/criteria", json!("Observation?_filter=not(patient.name eq canary)"), "cannot ask by chains"),
+            ("/criteria", json!(format!("Patient?name={}", "canary,".repeat(2000))), "bytes at most"),
             ("/criteria", json!("Observation?_filter=not(code in http://canary)"), "name them"),
             ("/criteria", json!("Observation?_include=Observation:subject"), "no order, size"),
             ("/criteria", json!("Observation?_sort=date"), "no order, size"),

@@ -106,12 +106,15 @@ fn history_tells_what_was_current_at_a_time() {
         entries.iter().map(name).collect()
     };
     let (then, later) = (after(&created), after(&updated));
+    let second = updated.json()["meta"]["lastUpdated"].as_str().unwrap().to_owned();
     for (place, at, expected) in [
         ("Patient", format!("lt{first}"), vec![]),
         ("Patient", "2000".to_owned(), vec![]),
         ("Patient", first.clone(), vec!["kept 1"]),
         ("Patient", then.clone(), vec!["changed 1", "kept 1"]),
         ("Patient", then.replace('Z', "%2B00:00"), vec!["changed 1", "kept 1"]),
+        ("Patient", second.clone(), vec!["changed 2", "kept 1"]),
+        ("Patient", format!("ge{second}"), vec!["changed 3", "changed 2", "kept 1"]),
         ("Patient", later.clone(), vec!["changed 2", "kept 1"]),
         ("Patient", "ge2100".to_owned(), vec!["kept 1"]),
         ("Patient", "ge2000".to_owned(), vec!["changed 3", "changed 2", "changed 1", "kept 1"]),
@@ -147,7 +150,7 @@ fn history_tells_what_was_current_at_a_time() {
             next.map(|link| link["url"].as_str().unwrap().strip_prefix(&stack.origin()).unwrap().to_owned());
     }
     assert_eq!(seen, ["changed 3", "changed 2", "changed 1", "kept 1"]);
-    for wrong in ["_at=yesterday", "_at=ne2020", "_at=", "_at=é", "_list=1"] {
+    for wrong in ["_at=yesterday", "_at=ne2020", "_at=", "_at=é", "_at=2020&_at=2021", "_list=1"] {
         let refused = client.get(&format!("/fhir/R4/Patient/_history?{wrong}"));
         assert_eq!(refused.status, 400, "{wrong}: {}", refused.text());
         issue(&refused);

@@ -1,6 +1,7 @@
 //! The language of `_filter` (<https://hl7.org/fhir/R4/search_filter.html>): its shape, and what its operators ask.
 //!
-//! `and` and `or` have no precedence: they are taken from left to right.
+//! `and` and `or` have no precedence: they are taken from left to right. The names that the page adds for elements of
+//! some types (`relatesTo`, `characteristic`) are not known here: composite parameters ask the same.
 
 use super::grammar::{Fault, read_value, wrong};
 use super::parameters::{ParameterKind, SearchParameter};
@@ -8,6 +9,8 @@ use super::query::{Filter, FilterValue, Modifier, Prefix};
 
 /// Parentheses and brackets within each other.
 const NESTED_MAX: usize = 20;
+/// Changes between `and` and `or`, each of which puts what came before into an expression of its own.
+const CHANGES_MAX: usize = 20;
 
 /// What is asked of a resource.
 pub(super) enum Expression<'a> {
@@ -29,7 +32,7 @@ pub(super) struct Step<'a> {
 
 /// Reads an expression. What is wrong is named by its place, in characters from 1; the text is not repeated.
 pub(super) fn read(text: &str) -> Result<Expression<'_>, Fault> {
-    let mut scanner = Scanner { text, at: 0, nested: 0 };
+    let mut scanner = Scanner { text, at: 0, nested: 0, changes: 0 };
     let expression = scanner.expression()?;
     if scanner.rest().is_empty() { Ok(expression) } else { Err(scanner.expected("`and`, `or` or the end")) }
 }
@@ -39,6 +42,7 @@ struct Scanner<'a> {
     /// Where the rest begins, in bytes.
     at: usize,
     nested: usize,
+    changes: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -78,24 +82,34 @@ impl<'a> Scanner<'a> {
     }
 
     fn expression(&mut self) -> Result<Expression<'a>, Fault> {
-        let mut expression = self.operand()?;
+        let first = self.operand()?;
+        let Some(mut joint) = self.joint() else { return Ok(first) };
+        let mut parts = vec![first];
         loop {
-            self.skip_blanks();
-            if self.take_word("and") {
-                let right = self.operand()?;
-                match &mut expression {
-                    Expression::All(parts) => parts.push(right),
-                    _ => expression = Expression::All(vec![expression, right]),
-                }
-            } else if self.take_word("or") {
-                let right = self.operand()?;
-                match &mut expression {
-                    Expression::Any(parts) => parts.push(right),
-                    _ => expression = Expression::Any(vec![expression, right]),
-                }
-            } else {
-                return Ok(expression);
+            parts.push(self.operand()?);
+            let next = self.joint();
+            if next == Some(joint) {
+                continue;
             }
+            let joined = joint.of(parts);
+            let Some(other) = next else { return Ok(joined) };
+            self.changes += 1;
+            if self.changes > CHANGES_MAX {
+                return Err(wrong("`_filter` changes between `and` and `or` 20 times at most"));
+            }
+            joint = other;
+            parts = vec![joined];
+        }
+    }
+
+    fn joint(&mut self) -> Option<Joint> {
+        self.skip_blanks();
+        if self.take_word("and") {
+            Some(Joint::And)
+        } else if self.take_word("or") {
+            Some(Joint::Or)
+        } else {
+            None
         }
     }
 
@@ -169,6 +183,21 @@ impl<'a> Scanner<'a> {
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Joint {
+    And,
+    Or,
+}
+
+impl Joint {
+    const fn of(self, parts: Vec<Expression<'_>>) -> Expression<'_> {
+        match self {
+            Self::And => Expression::All(parts),
+            Self::Or => Expression::Any(parts),
+        }
+    }
+}
+
 const fn is_name_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-')
 }
@@ -201,7 +230,7 @@ pub(super) fn filter(
     value: &str,
     base: &str,
 ) -> Result<Filter, Fault> {
-    use ParameterKind::{Date, Number, Quantity, String, Token, Uri};
+    use ParameterKind::{Composite, Date, Number, Quantity, String, Token, Uri};
     let known = operators(parameter.kind);
     if !known.contains(&operator) {
         let words =
@@ -214,7 +243,7 @@ pub(super) fn filter(
         ("eq", Token) if parameter.code == "_id" => None,
         ("ne", Token) if parameter.code == "_id" => Some(Modifier::Not),
         ("eq", String | Token) => Some(Modifier::Whole),
-        ("ne", String | Token | Uri) => Some(Modifier::Other),
+        ("ne", String | Token | Uri | Quantity) => Some(Modifier::Other),
         ("co", String | Uri) => Some(Modifier::Contains),
         ("ew", String) => Some(Modifier::End),
         ("gt", String) => Some(Modifier::Ordered(Prefix::Greater)),
@@ -230,9 +259,12 @@ pub(super) fn filter(
     let text = match (parameter.kind, operator) {
         // In a search a backslash makes a comma plain, which it is here anyway.
         (String | Uri, _) => value.replace('\\', "\\\\"),
-        (Date | Number | Quantity, "co" | "po") => format!("eq{value}"),
-        (Date | Number | Quantity, _) => format!("{operator}{}", with_systems(value)),
-        _ => with_systems(value),
+        (Date | Number, "co" | "po") => format!("eq{value}"),
+        (Date | Number, _) => format!("{operator}{value}"),
+        (Quantity, "ne") => format!("eq{}", with_systems(value)),
+        (Quantity, _) => format!("{operator}{}", with_systems(value)),
+        (Token | Composite, _) => with_systems(value),
+        _ => value.to_owned(),
     };
     let mut value = read_value(&text, parameter, modifier, base)?;
     if let FilterValue::Date { prefix, .. } | FilterValue::Number { prefix, .. } = &mut value {
@@ -243,6 +275,16 @@ pub(super) fn filter(
         }
     }
     Ok(Filter { parameter, modifier, values: vec![value] })
+}
+
+/// The operator and value whose opposite these ask of the values at the end of a path: where it leads to none, they
+/// are met.
+pub(super) fn opposite<'a>(operator: &str, value: &'a str) -> Option<(&'static str, &'a str)> {
+    match (operator, value) {
+        ("pr", "false") => Some(("pr", "true")),
+        ("ni", _) => Some(("in", value)),
+        _ => None,
+    }
 }
 
 fn present(parameter: &'static SearchParameter, value: &str) -> Result<Filter, Fault> {
@@ -311,14 +353,14 @@ mod tests {
         let patient = json!({
             "resourceType": "Patient", "id": "p1", "active": true, "gender": "female", "birthDate": "1970-03",
             "name": [{"family": "Nuñez (born Li)", "given": ["María", "Ana"]}],
-            "identifier": [{"system": "urn:mrn", "value": "Ab7"}],
+            "identifier": [{"type": {"coding": [{"code": "MR"}], "text": "number"}, "system": "urn:mrn", "value": "Ab7"}],
             "generalPractitioner": [{"reference": "Practitioner/d"}],
         });
         let observation = json!({
             "resourceType": "Observation", "status": "final",
-            "code": {"coding": [{"system": "http://loinc.org", "code": "8480-6"}]},
+            "code": {"coding": [{"system": "http://loinc.org", "code": "8480-6"}], "text": "Systolic"},
             "effectivePeriod": {"start": "2020-01-10", "end": "2020-01-20"},
-            "valueQuantity": {"value": 107.5, "system": "http://unitsofmeasure.org", "code": "mm[Hg]"},
+            "valueQuantity": {"value": 107.5, "unit": "mmHg", "system": "http://unitsofmeasure.org", "code": "mm[Hg]"},
         });
         let risk = json!({"resourceType": "RiskAssessment", "status": "final", "subject": {"reference": "Patient/p"},
             "prediction": [{"probabilityDecimal": 0.25}]});
@@ -343,6 +385,8 @@ mod tests {
             (&patient, "identifier eq urn:mrn|aB7", true),
             (&patient, "identifier eq urn:MRN|aB7", false),
             (&patient, "identifier eq |Ab7", false),
+            (&patient, "identifier ne urn:mrn|ab7", false),
+            (&patient, "identifier ne urn:mrn|8", true),
             (&patient, "_id eq p1", true),
             (&patient, "_id eq P1", false),
             (&patient, "_id ne P1", true),
@@ -363,6 +407,11 @@ mod tests {
             (&patient, "phone pr false", true),
             (&observation, "code eq http://loinc.org|8480-6", true),
             (&observation, "code eq loinc|8480-6", true),
+            (&observation, "code ne loinc|8480-6", false),
+            (&observation, "code ne snomed|8480-6", true),
+            (&observation, "value-quantity ne 107.5||mmHg", false),
+            (&observation, "value-quantity ne 107.5||kg", true),
+            (&observation, "value-quantity ne 106||mmHg", true),
             (&observation, "code eq snomed|8480-6", false),
             (&observation, "date po 2020-01-20", true),
             (&observation, "date po 2020-01-21", false),
@@ -409,12 +458,22 @@ mod tests {
         for expression in [
             r#"subject.name co "pet""#,
             "subject:Patient.general-practitioner.name eq x",
-            "subject[active eq true and (name eq x or phone pr false)].general-practitioner.name eq x",
+            "subject:Patient[active eq true and (name eq x or phone pr false)].general-practitioner.name eq x",
             "not(code eq 1 or subject.name pr false)",
         ] {
             let query = understood("Observation", expression).unwrap_or_else(|issues| panic!("{issues:?}"));
             assert!(query.asks_of_others(), "{expression}");
             assert!(query.matches(&[], "p1", Timestamp(0)).is_none(), "{expression}");
+        }
+        // What does not depend on others is known.
+        for (expression, expected) in [
+            ("_id eq p1 or subject.name pr true", true),
+            ("_id ne p1 and subject.name pr true", false),
+            ("not(_id eq p1 or subject.name pr true)", false),
+            ("not(_id ne p1 and subject.name pr true)", true),
+        ] {
+            let query = understood("Observation", expression).unwrap_or_else(|issues| panic!("{issues:?}"));
+            assert_eq!(query.matches(&[], "p1", Timestamp(0)), Some(expected), "{expression}");
         }
     }
 
@@ -423,6 +482,9 @@ mod tests {
         let deep = format!("{}gender eq Zqx{}", "(".repeat(21), ")".repeat(21));
         let long = ["gender eq Zqx"; 1001].join(" or ");
         let chain = format!("{}name eq Zqx", "link.".repeat(11));
+        let changing = format!("{}active eq true", "gender eq Zqx and gender eq Zqx or ".repeat(11));
+        let deeper = changing.repeat(600);
+        let beyond = format!("link[{}].name eq 1", ["_id eq Zqx"; 600].join(" or "));
         for (expression, words) in [
             ("", "character 1 on; the name"),
             ("gender", "character 7 on; an operator"),
@@ -450,6 +512,10 @@ mod tests {
             (&deep, "20 parentheses"),
             (&long, "1000 tests"),
             (&chain, "ten steps"),
+            (&changing, "20 times"),
+            (&deeper, "20 times"),
+            (&beyond, "1000 tests"),
+            ("general-practitioner[active eq true or family eq Zqx].name eq 1", "name one, as in"),
         ] {
             let refusal = refusal("Patient", expression);
             assert!(refusal.contains(words) && !refusal.contains("Zqx"), "{expression}: {refusal}");

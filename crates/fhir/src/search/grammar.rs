@@ -72,6 +72,9 @@ pub fn parse(
                     (Fault::Wrong(words), _) => {
                         errors.push(Issue::error(IssueCode::Value, format!("{place}: {words}")));
                     }
+                    (Fault::Refused(code, words), _) => {
+                        errors.push(Issue::error(code, format!("{place}: {words}")));
+                    }
                 }
             }
         }
@@ -96,14 +99,18 @@ pub(super) enum Fault {
     Unknown(String),
     /// It is known, and not understood.
     Wrong(String),
+    /// It is not answered, whatever types a chain leads to beside.
+    Refused(IssueCode, &'static str),
 }
 
 pub(super) fn wrong(words: &str) -> Fault {
     Fault::Wrong(words.to_owned())
 }
 
-fn too_deep() -> Fault {
-    wrong("chains and `_has` go ten steps deep at most")
+const TOO_DEEP: Fault = too_much("chains and `_has` go ten steps deep at most");
+
+const fn too_much(words: &'static str) -> Fault {
+    Fault::Refused(IssueCode::TooCostly, words)
 }
 
 /// Reads the parameters of one search.
@@ -156,7 +163,7 @@ impl Reader<'_> {
     /// One condition, on the resource itself or on others.
     fn condition(&mut self, query: &mut Query, name: &str, value: &str, depth: usize) -> Result<(), Fault> {
         if depth > LINKS_DEEP_MAX {
-            return Err(too_deep());
+            return Err(TOO_DEEP);
         }
         if let Some(rest) = name.strip_prefix("_has:") {
             let link = self.has(query.resource_type, rest, value, depth)?;
@@ -166,7 +173,7 @@ impl Reader<'_> {
         if let Some((reference, rest)) = name.split_once('.') {
             let mut condition =
                 |reader: &mut Self, query: &mut Query| reader.condition(query, rest, value, depth + 1);
-            let link = self.chain(query.resource_type, reference, &mut condition)?;
+            let link = self.chain(query.resource_type, reference, None, &mut condition)?;
             query.links.push(link);
             return Ok(());
         }
@@ -174,7 +181,8 @@ impl Reader<'_> {
             let read = filter_expression::read(value)?;
             // The parameter is known, so it is not left out for a name in it that is not.
             return self.expression(query, &read, depth).map_err(|fault| match fault {
-                Fault::Unknown(words) | Fault::Wrong(words) => Fault::Wrong(words),
+                Fault::Unknown(words) => Fault::Wrong(words),
+                fault => fault,
             });
         }
         if name == "_list" {
@@ -225,34 +233,42 @@ impl Reader<'_> {
         depth: usize,
     ) -> Result<(), Fault> {
         if depth > LINKS_DEEP_MAX {
-            return Err(too_deep());
+            return Err(TOO_DEEP);
         }
         self.tests += 1;
         if self.tests > TESTS_MAX {
-            return Err(wrong("`_filter` asks too much: 1000 tests are possible, counted for each type"));
+            let words = "`_filter` asks too much: 1000 tests are possible, counted for each type";
+            return Err(too_much(words));
         }
         let Some((first, rest)) = path.split_first() else { return Ok(()) };
+        if let (Some((operator, value)), false) =
+            (filter_expression::opposite(operator, value), rest.is_empty())
+        {
+            let mut branch = Query::all(query.resource_type);
+            self.test(&mut branch, path, operator, value, depth)?;
+            query.exclusions.push(branch);
+            return Ok(());
+        }
         if rest.is_empty() {
             let parameter = self.known(query.resource_type, first.name)?;
             query.filters.push(filter_expression::filter(parameter, operator, value, self.base)?);
             return Ok(());
         }
-        let mut condition = |reader: &mut Self, query: &mut Query| {
-            if let Some(within) = &first.within {
-                reader.expression(query, within, depth + 1)?;
-            }
-            reader.test(query, rest, operator, value, depth + 1)
-        };
-        let link = self.chain(query.resource_type, first.name, &mut condition)?;
+        let mut condition =
+            |reader: &mut Self, query: &mut Query| reader.test(query, rest, operator, value, depth + 1);
+        let within = first.within.as_ref().map(|within| (within, depth + 1));
+        let link = self.chain(query.resource_type, first.name, within, &mut condition)?;
         query.links.push(link);
         Ok(())
     }
 
-    /// A chain by a reference such as `subject:Patient`: what it leads to must meet the condition.
+    /// A chain by a reference such as `subject:Patient`: what it leads to must meet the condition, and the expression
+    /// within it, at its depth, if there is one.
     fn chain(
         &mut self,
         kind: ResourceType,
         reference: &str,
+        within: Option<(&Expression<'_>, usize)>,
         condition: &mut dyn FnMut(&mut Self, &mut Query) -> Result<(), Fault>,
     ) -> Result<Link, Fault> {
         let (code, named) = match reference.split_once(':') {
@@ -274,13 +290,25 @@ impl Reader<'_> {
         for target in targets {
             self.linked_types += 1;
             if self.linked_types > LINKED_TYPES_MAX {
-                return Err(wrong(
+                return Err(too_much(
                     "the chain leads to too many types; name them, as in `subject:Patient.name`",
                 ));
             }
             let mut query = Query::all(*target);
+            if let Some((within, depth)) = within {
+                self.expression(&mut query, within, depth).map_err(|fault| match fault {
+                    // Part of it may be known: to leave out the type would leave out matches.
+                    Fault::Unknown(_) if targets.len() > 1 => Fault::Refused(
+                        IssueCode::Value,
+                        "what stands in brackets is not known to every type that the reference leads to; name one, as \
+                         in `subject:Patient[active eq true].name`",
+                    ),
+                    fault => fault,
+                })?;
+            }
             match condition(self, &mut query) {
                 Ok(()) => found.push(query),
+                Err(fault @ Fault::Refused(..)) => return Err(fault),
                 // That a parameter is not known to one type does not matter if another knows it.
                 Err(other) => match &fault {
                     Some(Fault::Wrong(_)) => {}

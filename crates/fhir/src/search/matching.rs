@@ -11,17 +11,32 @@ use super::query::{Compartment, Filter, FilterValue, Modifier, Prefix, Query, To
 
 impl Query {
     /// Whether a resource meets the query: `extracted` are its values (for the query's parameters at least), `id` and
-    /// `updated` what the server knows of it. Nothing is known if the query [asks of others](Query::asks_of_others).
+    /// `updated` what the server knows of it. Nothing if that depends on other resources.
     pub fn matches(&self, extracted: &[Extracted], id: &str, updated: Timestamp) -> Option<bool> {
-        if self.asks_of_others() {
-            return None;
+        if !self.filters_match(extracted, id, updated) {
+            return Some(false);
         }
-        let meets = |query: &Self| query.matches(extracted, id, updated) == Some(true);
-        Some(
-            self.filters_match(extracted, id, updated)
-                && self.alternatives.iter().all(|branches| branches.iter().any(meets))
-                && !self.exclusions.iter().any(meets),
-        )
+        let any = |branches: &[Self]| {
+            let mut met = Some(false);
+            for branch in branches {
+                match branch.matches(extracted, id, updated) {
+                    Some(true) => return Some(true),
+                    Some(false) => {}
+                    None => met = None,
+                }
+            }
+            met
+        };
+        let mut met = self.links.is_empty().then_some(true);
+        let excluded = any(&self.exclusions).map(|met| !met);
+        for part in self.alternatives.iter().map(|branches| any(branches)).chain([excluded]) {
+            match part {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => met = None,
+            }
+        }
+        met
     }
 
     /// Whether a resource meets the query's filters and lies in its compartment. What its links, alternatives and
@@ -84,10 +99,15 @@ impl Filter {
         };
         match self.modifier {
             Some(Modifier::Not) => !values.iter().any(is_wanted),
-            Some(Modifier::Other) => !values.iter().all(is_wanted),
+            // Words for people, and the type of an identifier, stand beside a value and are none.
+            Some(Modifier::Other) => !values.iter().filter(|value| is_value(value)).all(is_wanted),
             _ => values.iter().any(is_wanted),
         }
     }
+}
+
+const fn is_value(value: &SearchValue) -> bool {
+    !matches!(value, SearchValue::Token { code: None, .. } | SearchValue::Identifier { .. })
 }
 
 /// The value with its text normalised where that is what is compared: once, whatever is wanted.
