@@ -66,7 +66,7 @@ fn wanted(value: &SearchValue) -> Option<String> {
             let instant = ward_base::Timestamp(*start).to_instant();
             format!("ap{}", &instant[..10])
         }
-        SearchValue::Quantity { low, high, .. } | SearchValue::Number { low, high }
+        SearchValue::Quantity { low, high, .. } | SearchValue::Number { low, high, .. }
             if low == high && low.abs() < 1e6 =>
         {
             format!("ge{low}")

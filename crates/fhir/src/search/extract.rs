@@ -4,6 +4,7 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
+use super::grammar::half_of_last_digit;
 use super::parameters::{ParameterKind, Parameters, SearchParameter};
 use super::query::Query;
 use crate::ResourceType;
@@ -65,6 +66,8 @@ pub enum SearchValue {
         low: f64,
         /// Largest.
         high: f64,
+        /// Half a unit of its last digit: what the number leaves open to either side.
+        half: f64,
     },
     /// A number with a unit, or a range of them.
     Quantity {
@@ -257,7 +260,9 @@ fn convert(kind: ParameterKind, value: &Value, base: &str, out: &mut dyn FnMut(S
         }
         ParameterKind::Number => {
             if let Some((low, high)) = span(value) {
-                out(SearchValue::Number { low, high });
+                let exact = value.as_number().or_else(|| value.get("value").and_then(Value::as_number));
+                let half = exact.and_then(|exact| half_of_last_digit(&exact.to_string())).unwrap_or_default();
+                out(SearchValue::Number { low, high, half });
             }
         }
         ParameterKind::Quantity => quantity(value, out),

@@ -682,11 +682,16 @@ fn number(text: &str) -> Result<(f64, f64, f64), Fault> {
     let shaped = body.starts_with(|letter: char| letter.is_ascii_digit())
         && body.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
     let value: f64 = text.parse().ok().filter(|value: &f64| shaped && value.is_finite()).ok_or_else(fault)?;
-    let (mantissa, exponent) = body.split_once(['e', 'E']).unwrap_or((body, "0"));
-    let digits = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    let exponent: i32 = exponent.parse().map_err(|_| fault())?;
-    let half = 0.5 * 10_f64.powi(exponent.saturating_sub(i32::try_from(digits).map_err(|_| fault())?));
+    let half = half_of_last_digit(body).ok_or_else(fault)?;
     Ok((value, value - half, value + half))
+}
+
+/// Half a unit of a number's last digit.
+pub(super) fn half_of_last_digit(number: &str) -> Option<f64> {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let digits = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let exponent: i32 = exponent.parse().ok()?;
+    Some(0.5 * 10_f64.powi(exponent.saturating_sub(i32::try_from(digits).ok()?)))
 }
 
 /// Splits at `separator`, but not where a backslash stands before it.

@@ -199,9 +199,14 @@ fn compare(wanted: &FilterValue, value: &SearchValue, modifier: Option<Modifier>
         (FilterValue::Date { prefix, start, end }, SearchValue::Date { start: from, end: to }) => {
             dates(*prefix, (*start, *end), (*from, *to))
         }
-        (FilterValue::Number { prefix, value, low, high }, SearchValue::Number { low: from, high: to }) => {
-            numbers(*prefix, *value, (*low, *high), (*from, *to))
-        }
+        (
+            FilterValue::Number { prefix: Prefix::Within, value, .. },
+            SearchValue::Number { low, high, half },
+        ) => low - half <= *value && high + half >= *value,
+        (
+            FilterValue::Number { prefix, value, low, high },
+            SearchValue::Number { low: from, high: to, .. },
+        ) => numbers(*prefix, *value, (*low, *high), (*from, *to)),
         (
             FilterValue::Quantity { prefix, value, low, high, system, code },
             SearchValue::Quantity { low: from, high: to, system: of, code: is, unit },
