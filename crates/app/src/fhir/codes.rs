@@ -2,13 +2,16 @@
 //! (<https://hl7.org/fhir/R4/search.html#modifiers>). Plain codes and references take their place before the search
 //! runs, out of the definitions and resources of the same snapshot.
 
+use std::collections::BTreeSet;
+
+use ward_fhir::ResourceType;
 use ward_fhir::outcome::IssueCode;
 use ward_fhir::search::{Filter, FilterValue, Link, Modifier, Query, TokenSystem};
 use ward_fhir::terminology::Terminology;
 use ward_store::Session;
 
 use super::definitions::{Held, terminology};
-use super::hierarchy;
+use super::hierarchy::Hierarchies;
 use crate::problem::Problem;
 
 /// So many values one condition becomes at most: each candidate is compared with all of them.
@@ -36,9 +39,10 @@ pub(crate) fn resolved(
         return Ok(None);
     }
     let mut queries = queries.to_vec();
-    let mut values = 0;
-    queries.iter_mut().try_for_each(|query| hierarchies(query, session, &mut values))?;
-    let mut resolver = Resolver { terminology: terminology(session), codes: values };
+    let effort = queries.first().and_then(|query| query.effort);
+    let mut known = Hierarchies::new(effort);
+    queries.iter_mut().try_for_each(|query| hierarchies(query, session, &mut known))?;
+    let mut resolver = Resolver { terminology: terminology(session), codes: 0 };
     queries.iter_mut().try_for_each(|query| resolver.query(query))?;
     Ok(Some(queries))
 }
@@ -47,41 +51,41 @@ pub(crate) fn resolved(
 fn hierarchies(
     query: &mut Query,
     session: &mut (impl Session + ?Sized),
-    values: &mut usize,
+    known: &mut Hierarchies,
 ) -> Result<(), Problem> {
     for filter in query.filters.iter_mut().filter(|filter| filter.needs_lookup()) {
         let Some(modifier @ (Modifier::Above | Modifier::Below)) = filter.modifier else { continue };
-        let mut related = Vec::new();
+        let mut related = BTreeSet::new();
         for value in &filter.values {
+            // Codes have their turn later.
             let FilterValue::Reference { resource_type: Some(kind), id: Some(id), .. } = value else {
                 continue;
             };
-            let ids = hierarchy::related(session, modifier, *kind, id)?;
-            *values += ids.len();
-            related.extend(ids.into_iter().map(|id| FilterValue::Reference {
-                resource_type: Some(*kind),
-                id: Some(id),
-                url: None,
-            }));
-            if related.len() > CODES_MAX || *values > CODES_IN_ALL_MAX {
+            let ids = known.related(session, modifier, *kind, id)?;
+            related.extend(ids.iter().map(|id| (*kind, id.clone())));
+            if related.len() > CODES_MAX {
                 return Err(too_many());
             }
         }
-        // Codes have none.
         if !related.is_empty() {
-            (filter.modifier, filter.values) = (None, related);
+            filter.modifier = None;
+            filter.values = related.into_iter().map(reference).collect();
         }
     }
     for link in &mut query.links {
         match link {
             Link::Chain { targets, .. } => {
-                targets.iter_mut().try_for_each(|target| hierarchies(target, session, values))?;
+                targets.iter_mut().try_for_each(|target| hierarchies(target, session, known))?;
             }
-            Link::Has { source, .. } => hierarchies(source, session, values)?,
+            Link::Has { source, .. } => hierarchies(source, session, known)?,
             Link::List(_) => {}
         }
     }
-    query.branches_mut().try_for_each(|branch| hierarchies(branch, session, values))
+    query.branches_mut().try_for_each(|branch| hierarchies(branch, session, known))
+}
+
+fn reference((kind, id): (ResourceType, String)) -> FilterValue {
+    FilterValue::Reference { resource_type: Some(kind), id: Some(id), url: None }
 }
 
 fn too_many() -> Problem {

@@ -97,8 +97,11 @@ impl Asked {
     /// What the store finds. Fails if it is about one resource that never was.
     pub(crate) fn run(&self, session: &mut (impl Session + ?Sized)) -> Result<HistoryPage, Problem> {
         match self.at {
-            Some((start, end)) if self.page.count > 0 => self.current_within(session, start, end),
-            _ => self.newest(session, &self.page),
+            Some(_) if self.page.count == 0 => {
+                Ok(HistoryPage { total: None, ..self.newest(session, &self.page)? })
+            }
+            Some((start, end)) => self.current_within(session, start, end),
+            None => self.newest(session, &self.page),
         }
     }
 

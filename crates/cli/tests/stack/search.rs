@@ -197,6 +197,7 @@ fn searches_go_up_and_down_hierarchies() {
         ("Encounter", format!("location:above={room}"), vec![&in_house, &in_room]),
         ("Encounter", format!("location:above={house}"), vec![&in_house]),
         ("Encounter", "location:below=Location/nowhere".to_owned(), vec![]),
+        ("Encounter", format!("location:below={}", [id(&floor).as_str(); 190].join(",")), vec![&in_room]),
         ("Location", format!("partof:below={house}"), vec![&floor, &other, &room]),
         ("Location", format!("partof:above={floor}"), vec![&floor, &other, &room]),
         ("Observation", format!("encounter.location:below={house}"), vec![&pulse]),
@@ -222,9 +223,15 @@ fn searches_go_up_and_down_hierarchies() {
     let narrow = stack.signed_in("system/Encounter.rs");
     let refused = narrow.search("Encounter", &format!("location:below={house}"));
     assert_eq!(refused.status, 403, "{}", refused.text());
-    for form in
-        ["subject:below=1", "subject:below=Patient/1", "location:above=http://a.test/1", "location:below="]
-    {
+    let many: Vec<String> = (0..21).map(|number| format!("Location/{number}")).collect();
+    for form in [
+        "subject:below=1",
+        "subject:below=Patient/1",
+        "location:above=http://a.test/1",
+        "location:below=http://a.test/1",
+        "location:below=",
+        &format!("location:below={}", many.join(",")),
+    ] {
         let refused = client.search("Encounter", form);
         assert_eq!(refused.status, 400, "{form}: {}", refused.text());
         issue(&refused);

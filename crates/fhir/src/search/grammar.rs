@@ -179,9 +179,14 @@ impl Reader<'_> {
         }
         if name == "_filter" {
             let read = filter_expression::read(value)?;
-            // The parameter is known, so it is not left out for a name in it that is not.
+            // The parameter is known, so it is not left out for a name in it that is not; nor is a type of several.
             return self.expression(query, &read, depth).map_err(|fault| match fault {
-                Fault::Unknown(words) => Fault::Wrong(words),
+                Fault::Unknown(words) if depth == 0 => Fault::Wrong(words),
+                Fault::Unknown(_) => Fault::Refused(
+                    IssueCode::Value,
+                    "`_filter` asks by what its type does not know; of several types that a reference leads to, name \
+                     one, as in `subject:Patient._filter`",
+                ),
                 fault => fault,
             });
         }
@@ -352,12 +357,7 @@ impl Reader<'_> {
             return Err(wrong("too many values in one parameter"));
         }
         let values = parts.iter().map(|part| read_value(part, parameter, modifier, self.base));
-        let filter = Filter { parameter, modifier, values: values.collect::<Result<_, _>>()? };
-        let is_canonical = |value: &FilterValue| matches!(value, FilterValue::Reference { id: None, .. });
-        if filter.needs_lookup() && filter.values.iter().any(is_canonical) {
-            return Err(wrong("`:below` takes resources or canonical URLs, not both at once"));
-        }
-        Ok(filter)
+        Ok(Filter { parameter, modifier, values: values.collect::<Result<_, _>>()? })
     }
 
     fn known(&self, kind: ResourceType, code: &str) -> Result<&'static SearchParameter, Fault> {
@@ -502,7 +502,8 @@ pub(super) fn read_value(
             return if is_whole { Ok(code) } else { Err(wrong(words)) };
         }
         Some(Modifier::Above | Modifier::Below) if parameter.kind == ParameterKind::Reference => {
-            return within_hierarchy(read_plain(text, parameter.kind, &parameter.targets, base)?, modifier);
+            let value = read_plain(text, parameter.kind, &parameter.targets, base)?;
+            return within_hierarchy(value, text, parameter, modifier);
         }
         Some(Modifier::OfType) => {
             let parts = split_escaped(text, '|');
@@ -544,18 +545,26 @@ pub(super) fn read_value(
 }
 
 /// A reference of `:above` or `:below` must lead into a hierarchy, or be a canonical, whose versions are below it.
-fn within_hierarchy(value: FilterValue, modifier: Option<Modifier>) -> Result<FilterValue, Fault> {
+fn within_hierarchy(
+    value: FilterValue,
+    text: &str,
+    parameter: &SearchParameter,
+    modifier: Option<Modifier>,
+) -> Result<FilterValue, Fault> {
+    let is_canonical = modifier == Some(Modifier::Below)
+        && (text.contains("://") || text.starts_with("urn:"))
+        && !parameter.targets.iter().any(|kind| parent(*kind).is_some());
     match &value {
+        _ if is_canonical => Ok(value),
         FilterValue::Reference { id: Some(_), resource_type: Some(kind), .. } if parent(*kind).is_some() => {
             Ok(value)
         }
         FilterValue::Reference { id: Some(_), resource_type: None, .. } => {
             Err(wrong("`:above` and `:below` need the type of the resource, as in `Location/1`"))
         }
-        FilterValue::Reference { id: None, .. } if modifier == Some(Modifier::Below) => Ok(value),
         _ => Err(wrong(
             "`:above` and `:below` of a reference take a resource that can be part of another of its type, such as a \
-             Location, Organization or Encounter; `:below` takes a canonical URL as well",
+             Location, Organization or Encounter; `:below` of a canonical takes a URL",
         )),
     }
 }

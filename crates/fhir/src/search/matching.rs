@@ -463,6 +463,9 @@ mod tests {
             ("gender:above", "|Zqx"),
             ("gender:below", "Zqx|"),
             ("organization:above", "http://Zqx"),
+            ("organization:below", "http://Zqx"),
+            ("organization:below", "Organisation/Zqx"),
+            ("general-practitioner._filter", "name eq Zqx or family eq Zqx"),
             ("organization:below", "Organization/Zqx,http://Zqx"),
             ("general-practitioner:below", "Zqx"),
             ("general-practitioner:below", "Practitioner/Zqx"),
@@ -490,6 +493,7 @@ mod tests {
             "text": {"status": "generated", "div": "<div><p>Stephans<b>platz</b> 3</p></div>"}, "description": "By the church",
             "identifier": [{"type": {"coding": [{"system": "urn:t", "code": "SN"}]}, "value": "77"}],
         });
+        let own_answers = json!({"resourceType": "QuestionnaireResponse", "questionnaire": "https://h/fhir/R4/Questionnaire/q1"});
         let value_set = json!({"resourceType": "ValueSet", "url": "http://a.test/vs/1", "status": "draft"});
         let answers =
             json!({"resourceType": "QuestionnaireResponse", "questionnaire": "http://a.test/q|1.2"});
@@ -520,6 +524,8 @@ mod tests {
             (&answers, ("questionnaire:below", "http://a.test/q|1.2.0"), false),
             (&answers, ("questionnaire:below", "http://a.test/q|2,http://a.test/q|1"), true),
             (&answers, ("questionnaire:below", "http://a.test|1"), false),
+            (&own_answers, ("questionnaire:below", "https://h/fhir/R4/Questionnaire/q1"), true),
+            (&own_answers, ("questionnaire:below", "https://h/fhir/R4/Questionnaire/q2"), false),
         ] {
             assert_eq!(matches(resource, &[query]), expected, "{query:?}");
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::parameters::{ParameterKind, SearchParameter};
+use super::parameters::{ParameterKind, SearchParameter, parent};
 use crate::ResourceType;
 
 /// A query, understood. Its values are PHI.
@@ -182,7 +182,7 @@ impl Filter {
             (Some(Modifier::In | Modifier::NotIn), _) => true,
             (Some(Modifier::Above | Modifier::Below), ParameterKind::Token) => true,
             (Some(Modifier::Above | Modifier::Below), ParameterKind::Reference) => {
-                self.values.iter().any(|value| matches!(value, FilterValue::Reference { id: Some(_), .. }))
+                self.parameter.targets.iter().any(|kind| parent(*kind).is_some())
             }
             _ => false,
         }
