@@ -4,9 +4,9 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use super::grammar::half_of_last_digit;
 use super::parameters::{ParameterKind, Parameters, SearchParameter};
 use super::query::Query;
+use super::value::half_of_last_digit;
 use crate::ResourceType;
 use crate::primitive::Moment;
 

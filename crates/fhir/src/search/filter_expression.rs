@@ -3,9 +3,9 @@
 //! `and` and `or` have no precedence: they are taken from left to right. The names that the page adds for elements of
 //! some types (`relatesTo`, `characteristic`) are not known here: composite parameters ask the same.
 
-use super::grammar::{Fault, read_value, wrong};
 use super::parameters::{ParameterKind, SearchParameter};
 use super::query::{Filter, FilterValue, Modifier, Prefix};
+use super::value::{Fault, read_value, wrong};
 
 /// Parentheses and brackets within each other.
 const NESTED_MAX: usize = 20;

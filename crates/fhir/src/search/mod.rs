@@ -13,6 +13,7 @@ mod members;
 mod parameters;
 mod query;
 mod url;
+mod value;
 
 pub use added::Added;
 pub use extract::{Extracted, SearchValue, extract, extract_for, extract_parameter, normalize_string};
