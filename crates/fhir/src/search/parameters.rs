@@ -176,6 +176,7 @@ fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
         _ if expression.is_empty() => return None,
         _ => kind_of(kind)?,
     };
+    let only = only_target(expression);
     let expression =
         if kind == ParameterKind::Words { Expression::default() } else { Expression::compile(expression)? };
     let components = components
@@ -191,7 +192,8 @@ fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
         })
         .collect::<Option<Vec<_>>>()?;
     let low_entropy = kind == ParameterKind::Token && has_few_values(&expression, owner);
-    let targets = targets.split(',').filter_map(ResourceType::parse).collect();
+    let targets = targets.split(',').filter_map(ResourceType::parse);
+    let targets = targets.filter(|target| only.is_none_or(|only| only == *target)).collect();
     Some(SearchParameter {
         code,
         kind,
@@ -202,6 +204,17 @@ fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
         expression,
         position: 0,
     })
+}
+
+/// The one type that every path of an expression keeps references to, whatever its parameter says beside.
+fn only_target(expression: &str) -> Option<ResourceType> {
+    let kept = |path: &str| {
+        let (_, kept) = path.trim().rsplit_once(".where(resolve() is ")?;
+        ResourceType::parse(kept.strip_suffix(')')?)
+    };
+    let mut paths = expression.split('|').map(kept);
+    let first = paths.next().flatten()?;
+    paths.all(|other| other == Some(first)).then_some(first)
 }
 
 /// Codes that the specification lists, if they are few, and truth values.
@@ -245,6 +258,17 @@ mod tests {
             compiled += 1;
         }
         assert!(compiled > 1600, "{compiled}");
+    }
+
+    #[test]
+    fn a_parameter_leads_to_what_its_expression_keeps() {
+        let targets = |kind: &str, code| {
+            let parameter = parameter(ResourceType::parse(kind).unwrap(), code).unwrap();
+            parameter.targets.iter().map(|target| target.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(targets("Observation", "patient"), ["Patient"]);
+        assert_eq!(targets("Observation", "subject").len(), 4);
+        assert_eq!(targets("Encounter", "practitioner"), ["Practitioner"]);
     }
 
     #[test]
