@@ -56,6 +56,7 @@ use ward_keys::KeyRing;
 pub use error::StoreError;
 pub use index::IndexStatus;
 pub use prepare::Prepared;
+pub use read::PAGE_BYTES_MAX;
 pub use server::{ClientIdentity, ServerOptions};
 pub use session::{
     Expected, ExportPage, HistoryPage, HistoryScope, Original, Page, Position, RecordKind, ResourceKey,

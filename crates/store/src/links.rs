@@ -12,8 +12,7 @@ use serde_json::Value;
 use ward_base::ResourceId;
 use ward_fhir::ResourceType;
 use ward_fhir::search::{
-    Extracted, Filter, FilterValue, Link, Query, SearchParameter, SearchValue, extract_for,
-    extract_parameter, read_for,
+    Extracted, Filter, Link, Query, SearchParameter, SearchValue, extract_for, extract_parameter, read_for,
 };
 
 use crate::{
@@ -205,7 +204,7 @@ impl<'a> Compiled<'a> {
         let mut ids = vec![compartment.id.clone()];
         for parameter in &compartment.parameters {
             let query = Query::all(self.query.resource_type);
-            let further = referring(parameter, compartment.resource_type, &compartment.id);
+            let further = Filter::referring(parameter, compartment.resource_type, &compartment.id);
             let compiled = Compiled::without_links(&query);
             let mut search = Search::new(snapshot, &compiled, Some(further), budget);
             let found = search.list(LISTED_MAX, LISTED_EXAMINED_MAX)?.ok_or(StoreError::TooCostly)?;
@@ -312,7 +311,7 @@ impl Resolved<'_> {
                 Ok(false)
             }
             Self::EachSource { parameter, source } => {
-                let further = referring(parameter, opened.resource_type, opened.frame.id.as_str());
+                let further = Filter::referring(parameter, opened.resource_type, opened.frame.id.as_str());
                 Search::new(snapshot, source, Some(further), budget).any()
             }
         }
@@ -333,12 +332,6 @@ fn follow(
     budget.examine()?;
     let Some(opened) = snapshot.opened(&ResourceKey { resource_type: *kind, id })? else { return Ok(false) };
     Ok(wanted.met_by(snapshot, &opened, budget)?.is_some())
-}
-
-/// A filter for what refers to this resource by `parameter`.
-pub(crate) fn referring(parameter: &'static SearchParameter, kind: ResourceType, id: &str) -> Filter {
-    let target = FilterValue::Reference { resource_type: Some(kind), id: Some(id.to_owned()), url: None };
-    Filter { parameter, modifier: None, values: vec![target] }
 }
 
 /// Where the references of `parameter` lead on this server.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A page ends with the entry whose body takes it beyond this, however few entries it has.
-pub(crate) const PAGE_BYTES_MAX: usize = 16 << 20;
+pub const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// So many entries of the index are read in one statement.
 const POSTINGS_AT_ONCE: i64 = 1 << 16;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::IssueCode;
-use ward_fhir::search::{Filter, FilterValue, Link, Modifier, Query, TokenSystem};
+use ward_fhir::search::{Filter, FilterValue, Modifier, Query, TokenSystem};
 use ward_fhir::terminology::Terminology;
 use ward_store::Session;
 
@@ -21,13 +21,7 @@ const CODES_IN_ALL_MAX: usize = 50_000;
 
 /// Whether the query or one that it leads to asks by value sets, kinds or hierarchies.
 pub(crate) fn are_asked_for(query: &Query) -> bool {
-    query.filters.iter().any(Filter::needs_lookup)
-        || query.links.iter().any(|link| match link {
-            Link::Chain { targets, .. } => targets.iter().any(are_asked_for),
-            Link::Has { source, .. } => are_asked_for(source),
-            Link::List(_) => false,
-        })
-        || query.branches().any(are_asked_for)
+    query.filters.iter().any(Filter::needs_lookup) || query.inner().any(are_asked_for)
 }
 
 /// The queries with plain values, if any of them asks by value sets, kinds or hierarchies.
@@ -72,16 +66,7 @@ fn hierarchies(
             filter.values = related.into_iter().map(reference).collect();
         }
     }
-    for link in &mut query.links {
-        match link {
-            Link::Chain { targets, .. } => {
-                targets.iter_mut().try_for_each(|target| hierarchies(target, session, known))?;
-            }
-            Link::Has { source, .. } => hierarchies(source, session, known)?,
-            Link::List(_) => {}
-        }
-    }
-    query.branches_mut().try_for_each(|branch| hierarchies(branch, session, known))
+    query.inner_mut().try_for_each(|inner| hierarchies(inner, session, known))
 }
 
 fn reference((kind, id): (ResourceType, String)) -> FilterValue {
@@ -106,16 +91,7 @@ impl<S: Session + ?Sized> Resolver<'_, S> {
         for filter in query.filters.iter_mut().filter(|filter| filter.needs_lookup()) {
             self.filter(filter)?;
         }
-        for link in &mut query.links {
-            match link {
-                Link::Chain { targets, .. } => {
-                    targets.iter_mut().try_for_each(|target| self.query(target))?
-                }
-                Link::Has { source, .. } => self.query(source)?,
-                Link::List(_) => {}
-            }
-        }
-        query.branches_mut().try_for_each(|branch| self.query(branch))
+        query.inner_mut().try_for_each(|inner| self.query(inner))
     }
 
     fn filter(&mut self, filter: &mut Filter) -> Result<(), Problem> {

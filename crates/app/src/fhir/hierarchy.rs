@@ -6,9 +6,7 @@ use std::collections::hash_map::Entry;
 
 use ward_fhir::ResourceType;
 use ward_fhir::outcome::IssueCode;
-use ward_fhir::search::{
-    Filter, FilterValue, Include, Modifier, Query, SearchParameter, TokenSystem, parameter, parent,
-};
+use ward_fhir::search::{Filter, FilterValue, Include, Modifier, Query, TokenSystem, parameter, parent};
 use ward_store::{Page, Session};
 
 use crate::problem::Problem;
@@ -64,7 +62,7 @@ fn look_up(
     let parent = parent(kind).ok_or_else(Problem::internal)?;
     let below = modifier == Modifier::Below;
     let mut query = Query::all(kind);
-    query.filters.push(if below { refers(parent, kind, id) } else { is(kind, id)? });
+    query.filters.push(if below { Filter::referring(parent, kind, id) } else { is(kind, id)? });
     query.includes.push(Include {
         source: kind,
         parameter: Some(parent),
@@ -81,11 +79,6 @@ fn look_up(
     let mut ids = vec![id.to_owned()];
     ids.extend(found.hits.iter().chain(&found.included).map(|stored| stored.key.id.as_str().to_owned()));
     Ok(ids)
-}
-
-fn refers(parameter: &'static SearchParameter, kind: ResourceType, id: &str) -> Filter {
-    let target = FilterValue::Reference { resource_type: Some(kind), id: Some(id.to_owned()), url: None };
-    Filter { parameter, modifier: None, values: vec![target] }
 }
 
 fn is(kind: ResourceType, id: &str) -> Result<Filter, Problem> {

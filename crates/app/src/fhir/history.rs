@@ -8,7 +8,7 @@ use ward_base::Timestamp;
 use ward_fhir::Moment;
 use ward_fhir::outcome::IssueCode;
 use ward_identity::Permission;
-use ward_store::{HistoryPage, HistoryScope, Page, Position, ResourceKey, Session, Stored};
+use ward_store::{HistoryPage, HistoryScope, PAGE_BYTES_MAX, Page, Position, ResourceKey, Session, Stored};
 
 use super::media;
 use super::text::{BundleText, full_url, response};
@@ -25,8 +25,6 @@ const PAGE_SIZE: u32 = 50;
 /// a next one.
 const LOOKED_AT_MAX: usize = 1_000;
 const LOOKED_AT_ONCE: u32 = 100;
-/// Such a page ends with the entry by which it has more bytes.
-const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What was asked, understood.
 pub(crate) struct Asked {

@@ -236,14 +236,7 @@ fn name_patients(query: &Query, named: &mut Vec<ResourceId>) {
             _ => None,
         }));
     }
-    for link in &query.links {
-        match link {
-            Link::Chain { targets, .. } => targets.iter().for_each(|target| name_patients(target, named)),
-            Link::Has { source, .. } => name_patients(source, named),
-            Link::List(_) => {}
-        }
-    }
-    query.branches().for_each(|branch| name_patients(branch, named));
+    query.inner().for_each(|inner| name_patients(inner, named));
 }
 
 /// `GET [base]/Type?…` and the like: parameters that tell nothing, or a paging link.

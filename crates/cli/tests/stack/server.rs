@@ -82,11 +82,10 @@ fn two_stacks_at_once_share_a_server() {
         assert!(statuses.iter().all(|status| matches!(status, 200 | 412)), "{statuses:?}");
     }
     for number in 0..4 {
-        let identifier = format!("urn:mrn|{number}");
+        let condition = format!("identifier=urn:mrn|{number}");
         let person = json!({"resourceType": "Patient", "identifier": [{"system": "urn:mrn", "value": number.to_string()}]});
         let statuses = at_once(&clients, |client| {
-            let condition = ("If-None-Exist", format!("identifier={identifier}"));
-            let headers = [JSON, (condition.0, condition.1.as_str())];
+            let headers = [JSON, ("If-None-Exist", condition.as_str())];
             client.send("POST", "/fhir/R4/Patient", &headers, person.to_string().as_bytes()).status
         });
         assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{statuses:?}");

@@ -166,7 +166,6 @@ impl Added {
         if interned.len() >= INTERNED_MAX {
             return None;
         }
-        let position = u16::try_from(interned.len()).ok()?.checked_add(parameters::ADDED)?;
         let Compiled { kind, expression, parts, low_entropy } = self.compile()?;
         let kept = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
         let parts = self.components.iter().zip(parts);
@@ -183,7 +182,6 @@ impl Added {
                 .map(|((code, ..), (kind, expression))| Component { code: kept(code), kind, expression })
                 .collect(),
             expression,
-            position,
         }));
         interned.insert(key, parameter);
         Some(parameter)

@@ -54,9 +54,6 @@ pub struct SearchParameter {
     /// Of a composite, in order.
     pub components: Vec<Component>,
     pub(crate) expression: Expression,
-    /// Tells it from the other parameters of its type: its position among them, or, of those that were added, a number
-    /// from [`ADDED`] on.
-    pub(crate) position: u16,
 }
 
 impl SearchParameter {
@@ -81,9 +78,6 @@ pub struct Component {
     pub kind: ParameterKind,
     pub(crate) expression: Expression,
 }
-
-/// The first number of parameters that were added.
-pub(crate) const ADDED: u16 = 1 << 15;
 
 /// Every search parameter that is in use: the specification's, and those that were added to it.
 #[derive(Clone, Debug, Default)]
@@ -127,9 +121,6 @@ static PARAMETERS: LazyLock<HashMap<ResourceType, Vec<SearchParameter>>> = LazyL
             let mut parameters: Vec<SearchParameter> = of_type.filter_map(|line| read(line, kind)).collect();
             parameters.sort_by_key(|parameter| parameter.code);
             parameters.dedup_by_key(|parameter| parameter.code);
-            for (position, parameter) in parameters.iter_mut().enumerate() {
-                parameter.position = u16::try_from(position).unwrap_or(u16::MAX);
-            }
             (kind, parameters)
         })
         .collect()
@@ -194,16 +185,7 @@ fn read(line: &[&'static str], owner: ResourceType) -> Option<SearchParameter> {
     let low_entropy = kind == ParameterKind::Token && has_few_values(&expression, owner);
     let targets = targets.split(',').filter_map(ResourceType::parse);
     let targets = targets.filter(|target| only.is_none_or(|only| only == *target)).collect();
-    Some(SearchParameter {
-        code,
-        kind,
-        targets,
-        low_entropy,
-        indexed: true,
-        components,
-        expression,
-        position: 0,
-    })
+    Some(SearchParameter { code, kind, targets, low_entropy, indexed: true, components, expression })
 }
 
 /// The one type that every path of an expression keeps references to, whatever its parameter says beside.

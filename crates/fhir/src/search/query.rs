@@ -73,9 +73,15 @@ impl Query {
         self.alternatives.iter().flatten().chain(&self.exclusions)
     }
 
-    /// As [`Query::branches`], to change them.
-    pub fn branches_mut(&mut self) -> impl Iterator<Item = &mut Self> {
-        self.alternatives.iter_mut().flatten().chain(&mut self.exclusions)
+    /// Every query within it: those that its links lead to, and its branches.
+    pub fn inner(&self) -> impl Iterator<Item = &Self> {
+        self.links.iter().flat_map(Link::queries).chain(self.branches())
+    }
+
+    /// As [`Query::inner`], to change them.
+    pub fn inner_mut(&mut self) -> impl Iterator<Item = &mut Self> {
+        let linked = self.links.iter_mut().flat_map(Link::queries_mut);
+        linked.chain(self.alternatives.iter_mut().flatten()).chain(&mut self.exclusions)
     }
 
     /// Whether it asks something of other resources.
@@ -130,6 +136,25 @@ pub enum Link {
     List(Vec<String>),
 }
 
+impl Link {
+    /// What the other resources must meet.
+    fn queries(&self) -> &[Query] {
+        match self {
+            Self::Chain { targets, .. } => targets,
+            Self::Has { source, .. } => std::slice::from_ref(source),
+            Self::List(_) => &[],
+        }
+    }
+
+    fn queries_mut(&mut self) -> &mut [Query] {
+        match self {
+            Self::Chain { targets, .. } => targets,
+            Self::Has { source, .. } => std::slice::from_mut(source),
+            Self::List(_) => &mut [],
+        }
+    }
+}
+
 /// A compartment (<https://hl7.org/fhir/R4/compartmentdefinition.html>): a resource, and what refers to it.
 #[derive(Clone)]
 pub struct Compartment {
@@ -175,6 +200,12 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// For what refers to this resource by `parameter`.
+    pub fn referring(parameter: &'static SearchParameter, kind: ResourceType, id: &str) -> Self {
+        let target = FilterValue::Reference { resource_type: Some(kind), id: Some(id.to_owned()), url: None };
+        Self { parameter, modifier: None, values: vec![target] }
+    }
+
     /// Whether it is about value sets, kinds of codes or hierarchies of resources. Whoever has these puts plain values
     /// in its place; until then it matches nothing.
     pub fn needs_lookup(&self) -> bool {
